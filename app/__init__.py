@@ -1,0 +1,1 @@
+"""Crossbook: a limit order book that lives in Redis, behind Flask."""

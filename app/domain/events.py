@@ -1,0 +1,135 @@
+"""Events: one for each accepted command, with all that it changed.
+
+An event is an entry of the stream `{SYMBOL}:events`, a row of the event store, and the input of the
+feed. Its id is `<sequence>-0`. Five text fields, all written by `lua/lib/event.lua`:
+
+    type    place | cancel
+    time    microseconds since 1970 (Redis's clock; never goes back within a book)
+    orders  every order that changed, `number|record` a line, the command's own order first
+    fills   `maker number,ticks,lots` separated by spaces, in the order of execution
+    levels  `bid:ticks=lots` or `ask:ticks=lots`, new totals separated by spaces, 0 for an emptied one
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from app.domain.orders import OrderRecord, parse_record
+
+EVENT_FIELDS = ("type", "time", "orders", "fills", "levels")
+
+
+class Fill(msgspec.Struct, frozen=True):
+    """One execution against a resting order, at that order's price."""
+
+    maker_number: int
+    price_ticks: int
+    quantity_lots: int
+
+
+class Trade(msgspec.Struct, frozen=True):
+    """One fill with everything that names it; `index` counts the fills of one event from 1."""
+
+    sequence: int
+    index: int
+    price_ticks: int
+    quantity_lots: int
+    side: str
+    maker_number: int
+    taker_number: int
+    time_us: int
+
+
+class LevelChange(msgspec.Struct, frozen=True):
+    """A price level's new total. `side` is 'bid' or 'ask'; total 0: the level is gone."""
+
+    side: str
+    price_ticks: int
+    total_lots: int
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One accepted command of one instrument and all its effects."""
+
+    symbol: str
+    sequence: int
+    type: str
+    time_us: int
+    orders: tuple[OrderRecord, ...]
+    fills: tuple[Fill, ...]
+    levels: tuple[LevelChange, ...]
+
+    @property
+    def order(self) -> OrderRecord:
+        """The order that the command was about; of a place, the taker."""
+        return self.orders[0]
+
+    @property
+    def trades(self) -> list[Trade]:
+        """The event's fills as trades, in the order of execution."""
+        return trades_of(self.order, self.sequence, self.time_us, self.fills)
+
+
+def parse_fills(text: str) -> tuple[Fill, ...]:
+    """Read the `fills` field."""
+    return tuple(
+        Fill(int(maker), int(price), int(quantity))
+        for maker, price, quantity in (part.split(",") for part in text.split())
+    )
+
+
+def parse_order_line(line: str) -> OrderRecord:
+    """Read one line of the `orders` field: `number|record`."""
+    number, _, record = line.partition("|")
+    return parse_record(int(number), record)
+
+
+def parse_levels(text: str) -> tuple[LevelChange, ...]:
+    """Read the `levels` field."""
+    changes = []
+    for part in text.split():
+        level, _, total = part.partition("=")
+        side, _, price = level.partition(":")
+        changes.append(LevelChange(side, int(price), int(total)))
+    return tuple(changes)
+
+
+def parse_event(symbol: str, entry_id: str, fields: Mapping[str, str]) -> Event:
+    """Read one stream entry.
+
+    Raises:
+        ValueError, KeyError: the entry is not one of ours (a poison entry).
+    """
+    return Event(
+        symbol=symbol,
+        sequence=int(entry_id.partition("-")[0]),
+        type=fields["type"],
+        time_us=int(fields["time"]),
+        orders=tuple(map(parse_order_line, fields["orders"].split("\n"))),
+        fills=parse_fills(fields["fills"]),
+        levels=parse_levels(fields["levels"]),
+    )
+
+
+def trades_of(
+    taker: OrderRecord, sequence: int, time_us: int, fills: tuple[Fill, ...]
+) -> list[Trade]:
+    """What `fills` are as trades; `taker` is the order that the command placed."""
+    return [
+        Trade(
+            sequence,
+            index,
+            fill.price_ticks,
+            fill.quantity_lots,
+            taker.side,
+            fill.maker_number,
+            taker.number,
+            time_us,
+        )
+        for index, fill in enumerate(fills, 1)
+    ]
+
+
+def trade_id(symbol: str, sequence: int, index: int) -> str:
+    """The public id of a trade: the event's sequence and the fill's place in it, from 1."""
+    return f"{symbol}-{sequence:014d}-{index}"

@@ -1,0 +1,1 @@
+"""The only door to the books: key names, scripts, and the commands that call them. Knows no Flask."""

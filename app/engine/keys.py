@@ -1,0 +1,67 @@
+"""Every key name of Crossbook, built in this one place and explained.
+
+All keys of an instrument begin with `{SYMBOL}:`. The braces are Redis Cluster's hash tag: they put
+an instrument's keys into one slot, so that a script may touch all of them and a slot may migrate
+with its book. The set of keys is fixed per instrument; none is named after an order or a client.
+
+    {S}:book               hash    state of the book (schema, sequence, time, …) and level totals,
+                                   fields `bid:<ticks>` and `ask:<ticks>` in lots
+    {S}:bids, {S}:asks     zset    resting orders, best first; score -ticks / ticks,
+                                   member <priority>[:<number>]
+    {S}:orders             hash    order number -> record; open orders, and those that are over until
+                                   Postgres has them
+    {S}:owners             zset    `<client>|<number>` of each open order, score 0: lists, limits and
+                                   mass cancel by client, oldest first
+    {S}:client_order_ids   hash    `<client>|<client order id>` -> number, of open orders
+    {S}:idempotency:0, :1  hash    `<client>|<key>` -> `<number>|<fingerprint>`; two generations,
+                                   the older one is dropped when the younger is one TTL old
+    {S}:events             stream  one entry for each accepted command, id <sequence>-0
+"""
+
+from typing import NamedTuple
+
+INSTRUMENTS = "instruments"
+"""Hash symbol -> JSON of the instrument: which books this Redis holds. No script reads it."""
+
+PERSISTER_GROUP = "persister"
+"""Consumer group on each events stream; exists so that XINFO GROUPS and XPENDING tell the lag."""
+
+
+class BookKeys(NamedTuple):
+    """All keys of one instrument, in the order in which every script takes them as KEYS."""
+
+    book: str
+    bids: str
+    asks: str
+    orders: str
+    owners: str
+    client_order_ids: str
+    idempotency_0: str
+    idempotency_1: str
+    events: str
+
+
+def book_keys(symbol: str) -> BookKeys:
+    """The keys of one instrument."""
+    tag = "{" + symbol + "}:"
+    return BookKeys(
+        tag + "book",
+        tag + "bids",
+        tag + "asks",
+        tag + "orders",
+        tag + "owners",
+        tag + "client_order_ids",
+        tag + "idempotency:0",
+        tag + "idempotency:1",
+        tag + "events",
+    )
+
+
+def events_key(symbol: str) -> str:
+    """The stream of one instrument."""
+    return "{" + symbol + "}:events"
+
+
+def symbol_of(key: str) -> str:
+    """The instrument that a key belongs to."""
+    return key[1 : key.index("}")]

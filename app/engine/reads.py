@@ -1,0 +1,147 @@
+"""What can be read of a book without a script: orders, events, the tail of the stream, who is listed.
+
+Every answer comes from Redis as it is now; what has left Redis is Postgres's to tell.
+"""
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import msgspec
+from redis import Redis
+from redis.exceptions import RedisError
+
+from app.domain.events import Event, parse_event
+from app.domain.instruments import Instrument
+from app.domain.orders import OrderRecord, parse_record
+from app.engine.executor import EngineUnavailable
+from app.engine.keys import INSTRUMENTS, PERSISTER_GROUP, book_keys, events_key
+
+MAX_TAIL_EVENTS = 10_000
+"""Events read from the end of a stream at most: what the persister may be behind in list answers."""
+
+
+class BookReads:
+    """Reads of all books of one Redis. `client` must return bytes."""
+
+    def __init__(self, client: "Redis") -> None:
+        self._client = client
+
+    def _call(self, *command: str | int) -> Any:
+        try:
+            return self._client.execute_command(*command)
+        except RedisError as error:
+            raise EngineUnavailable(str(error)) from error
+
+    def ping(self) -> None:
+        """Raises EngineUnavailable where Redis does not answer."""
+        self._call("PING")
+
+    def instrument(self, symbol: str) -> Instrument | None:
+        """One listed instrument."""
+        found = self._call("HGET", INSTRUMENTS, symbol)
+        return None if found is None else msgspec.json.decode(found, type=Instrument)
+
+    def instruments(self) -> list[Instrument]:
+        """All listed instruments, by symbol."""
+        values = cast(list[bytes], self._call("HVALS", INSTRUMENTS))
+        found = [msgspec.json.decode(value, type=Instrument) for value in values]
+        return sorted(found, key=lambda instrument: instrument.symbol)
+
+    def announce(self, instrument: Instrument) -> None:
+        """Make an instrument known to every process."""
+        self._call("HSET", INSTRUMENTS, instrument.symbol, msgspec.json.encode(instrument).decode())
+
+    def order(self, symbol: str, number: int) -> OrderRecord | None:
+        """An order that is open, or over and not yet in Postgres."""
+        record = self._call("HGET", book_keys(symbol).orders, f"{number:014d}")
+        return None if record is None else parse_record(number, record.decode())
+
+    def orders(self, symbol: str, numbers: Iterable[int]) -> list[OrderRecord]:
+        """Those of `numbers` that Redis holds."""
+        fields = [f"{number:014d}" for number in numbers]
+        if not fields:
+            return []
+        records = self._call("HMGET", book_keys(symbol).orders, *fields)
+        pairs = zip(fields, records, strict=True)
+        return [parse_record(int(field), text.decode()) for field, text in pairs if text]
+
+    def open_numbers(self, symbol: str, client_id: str, below: int, limit: int) -> list[int]:
+        """Numbers of a client's open orders below `below`, newest first, at most `limit`."""
+        members = self._call(
+            "ZREVRANGEBYLEX",
+            book_keys(symbol).owners,
+            f"({client_id}|{below:014d}",
+            f"[{client_id}|",
+            "LIMIT",
+            0,
+            limit,
+        )
+        return [int(member[-14:]) for member in members]
+
+    def event(self, symbol: str, sequence: int) -> Event | None:
+        """One event, if the stream still holds it."""
+        entry = f"{sequence}-0"
+        found = self._entries("XRANGE", events_key(symbol), entry, entry)
+        return _event(symbol, found[0]) if found else None
+
+    def tail(self, symbol: str, after: int) -> list[Event]:
+        """Events after sequence `after`, newest first, at most MAX_TAIL_EVENTS."""
+        found = self._entries(
+            "XREVRANGE", events_key(symbol), "+", f"({after}-0", "COUNT", MAX_TAIL_EVENTS
+        )
+        return [_event(symbol, entry) for entry in found]
+
+    def _entries(self, *command: str | int) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        return cast(list[tuple[bytes, dict[bytes, bytes]]], self._call(*command))
+
+    def depths(self, symbols: list[str]) -> dict[str, tuple[int, int]]:
+        """Resting orders of each book: bids, asks."""
+        keys = [book_keys(symbol) for symbol in symbols]
+        commands = [("ZCARD", key) for book in keys for key in (book.bids, book.asks)]
+        counts = cast(list[int], self._pipeline(commands))
+        return {
+            symbol: (counts[2 * i], counts[2 * i + 1]) for i, symbol in enumerate(symbols)
+        }
+
+    def without_book(self, symbols: list[str]) -> list[str]:
+        """Those of `symbols` whose book is not in Redis."""
+        found = self._pipeline([("EXISTS", book_keys(symbol).book) for symbol in symbols])
+        return [symbol for symbol, there in zip(symbols, found, strict=True) if there != 1]
+
+    def lags(self, symbols: list[str]) -> dict[str, int]:
+        """Events of each instrument that the persister has not committed yet."""
+        commands: list[tuple[str, ...]] = []
+        for symbol in symbols:
+            commands.append(("HGET", book_keys(symbol).book, "sequence"))
+            commands.append(("XPENDING", events_key(symbol), PERSISTER_GROUP))
+            commands.append(("XINFO", "GROUPS", events_key(symbol)))
+        replies = self._pipeline(commands)
+        return {
+            symbol: _lag(*replies[3 * i : 3 * i + 3]) for i, symbol in enumerate(symbols)
+        }
+
+    def _pipeline(self, commands: Iterable[tuple[str, ...]]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        try:
+            return pipeline.execute(raise_on_error=False)
+        except RedisError as error:
+            raise EngineUnavailable(str(error)) from error
+
+
+def _event(symbol: str, entry: tuple[bytes, dict[bytes, bytes]]) -> Event:
+    entry_id, fields = entry
+    text = {name.decode(): value.decode() for name, value in fields.items()}
+    return parse_event(symbol, entry_id.decode(), text)
+
+
+def _lag(sequence: Any, pending: Any, groups: Any) -> int:
+    """Book's sequence less the last event committed: delivered, and no longer pending."""
+    last = int(sequence or 0)
+    if isinstance(groups, Exception) or not groups:
+        return last
+    delivered = int(groups[0]["last-delivered-id"].partition(b"-")[0])
+    if not isinstance(pending, Exception) and pending["pending"]:
+        delivered = int(pending["min"].partition(b"-")[0]) - 1
+    return max(0, last - delivered)

@@ -1,0 +1,78 @@
+"""The Lua scripts: read from `lua/`, includes resolved, known to Redis by their SHA-1.
+
+A script names what it needs with lines `-- @include name` (`lua/lib/name.lua`); each file is put in
+once, before the first that needs it. This module knows nothing of what the scripts do.
+"""
+
+import hashlib
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+LUA_FOLDER = Path(__file__).resolve().parents[2] / "lua"
+_INCLUDE = re.compile(r"^-- @include ([a-z_]+)\n", re.MULTILINE)
+
+
+class ScriptError(Exception):
+    """A script or include that is missing, or includes itself."""
+
+
+class Script(NamedTuple):
+    """One assembled script."""
+
+    name: str
+    source: str
+    sha: str
+
+
+def assemble(name: str, folder: Path = LUA_FOLDER) -> str:
+    """The source of `<folder>/<name>.lua` with everything that it includes.
+
+    Raises:
+        ScriptError: a file is missing or the includes form a circle.
+    """
+    seen: list[str] = []
+    return _expand(folder / f"{name}.lua", folder, seen, ())
+
+
+def _expand(path: Path, folder: Path, seen: list[str], above: tuple[Path, ...]) -> str:
+    if path in above:
+        raise ScriptError(f"{path.name} includes itself")
+    try:
+        source = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ScriptError(f"no such script: {path}") from error
+
+    def include(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name in seen:
+            return ""
+        text = _expand(folder / "lib" / f"{name}.lua", folder, seen, (*above, path))
+        seen.append(name)
+        return text
+
+    return _INCLUDE.sub(include, source)
+
+
+def load(name: str, folder: Path = LUA_FOLDER) -> Script:
+    """Assemble one script and name it as Redis will."""
+    source = assemble(name, folder)
+    digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+    return Script(name, source, digest)
+
+
+def script_names(folder: Path = LUA_FOLDER) -> list[str]:
+    """The entry scripts of a folder, sorted."""
+    return sorted(path.stem for path in folder.glob("*.lua"))
+
+
+def write_assembled(target: Path) -> None:
+    """Write each assembled script into `target`, for luacheck and curious readers."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in script_names():
+        (target / f"{name}.lua").write_text(assemble(name), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_assembled(Path(sys.argv[1]))

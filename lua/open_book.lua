@@ -1,0 +1,20 @@
+-- Makes an instrument's book, empty, at sequence 0, unless there is one.
+--
+-- Guarantee: never touches a book that exists.
+--
+-- KEYS     the instrument's, as app/engine/keys.py orders them
+-- ARGV     none
+-- Returns  {'opened'} or {'exists'}
+--          {'refused', code}
+-- Refuses  schema_mismatch
+
+-- @include keys
+-- @include state
+
+local schema = redis.call('HGET', BOOK, 'schema')
+if schema then
+  return schema_refusal(schema) or { 'exists' }
+end
+redis.call('HSET', BOOK, 'schema', SCHEMA, 'sequence', 0,
+  'idempotency_generation', 0, 'idempotency_rotated', redis.call('TIME')[1])
+return { 'opened' }
