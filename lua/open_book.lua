@@ -11,10 +11,10 @@
 -- @include keys
 -- @include state
 
-local schema = redis.call('HGET', BOOK, 'schema')
+local schema = call('HGET', BOOK, 'schema')
 if schema then
   return schema_refusal(schema) or { 'exists' }
 end
-redis.call('HSET', BOOK, 'schema', SCHEMA, 'sequence', 0,
-  'idempotency_generation', 0, 'idempotency_rotated', redis.call('TIME')[1])
+call('HSET', BOOK, 'schema', SCHEMA, 'sequence', 0,
+  'idempotency_generation', 0, 'idempotency_rotated', call('TIME')[1])
 return { 'opened' }

@@ -19,6 +19,7 @@
 -- @include state
 -- @include clock
 -- @include numbers
+-- @include sides
 -- @include idempotency
 -- @include matching
 -- @include placing
@@ -26,69 +27,63 @@
 -- @include levels
 -- @include commit
 
-local side, kind, time_in_force, price, quantity = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local side, kind, time_in_force, price, lots = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local post_only, client, client_order_id, key = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-local own, other, own_prefix, other_prefix, sign = BIDS, ASKS, 'bid:', 'ask:', -1
-if side == 'sell' then
-  own, other, own_prefix, other_prefix, sign = ASKS, BIDS, 'ask:', 'bid:', 1
-end
-local limit_score = kind == 'market' and math.huge or -sign * price
+local own, other = sides_of(side)
+local limit_score = kind == 'market' and math.huge or other.sign * price
+local quantity = tonumber(lots)
 
-local book = redis.call('HMGET', BOOK, 'schema', 'sequence', 'time', 'idempotency_generation',
-  'idempotency_rotated', own_prefix .. price)
+local book = call('HMGET', BOOK, 'schema', 'sequence', 'time', 'idempotency_generation',
+  'idempotency_rotated', own.level .. price)
 local refusal = schema_refusal(book[1])
 if refusal then
   return refusal
 end
 local now_us = clock_us(book[3])
-local use = key ~= '' and {
-  field = client .. '|' .. key, fingerprint = ARGV[10], ttl_s = tonumber(ARGV[11]),
-  now_s = tonumber(now_us:sub(1, -7)), generation = tonumber(book[4]), rotated_s = tonumber(book[5]),
-}
+local use = key ~= '' and idempotent_use(client, key, now_us, book[4], book[5])
 local earlier = use and earlier_use(use)
 if earlier then
   return earlier
 end
 if client_order_id ~= ''
-  and redis.call('HEXISTS', CLIENT_ORDER_IDS, client .. '|' .. client_order_id) == 1 then
+  and call('HEXISTS', CLIENT_ORDER_IDS, client .. '|' .. client_order_id) == 1 then
   return { 'refused', 'duplicate_client_order_id' }
 end
-local best = redis.call('ZRANGE', other, 0, 0, 'WITHSCORES')
+local best = call('ZRANGE', other.key, 0, 0, 'WITHSCORES')
 if post_only ~= '' and best[2] and tonumber(best[2]) <= limit_score then
   return { 'refused', 'post_only_would_cross' }
 end
-
-local fills, left = plan_fills(other, best, limit_score, tonumber(quantity))
+local fills, left = plan_fills(other.key, best, limit_score, quantity)
 local status, reason, rests = outcome(kind, time_in_force, quantity, left, fills.limit_met)
-if time_in_force == 'fok' and status == 'cancelled' then
-  fills, left = {}, tonumber(quantity)
+if time_in_force == 'fok' and left > 0 then
+  fills, left = {}, quantity
 end
 local own_total = tonumber(book[6] or 0) + left
 if rests and own_total >= EXACT_LIMIT then
   return { 'refused', 'level_quantity_overflow' }
 end
 
-local sequence = text(book[2] + 1)
-local number = padded(book[2] + 1)
-local levels = #fills > 0 and totals_after(fills, other_prefix) or {}
+local sequence = book[2] + 1
+local number = padded(sequence)
+sequence = text(sequence)
+local levels = totals_after(fills, other.level)
 if rests then
-  levels[#levels + 1], levels[#levels + 2] = own_prefix .. price, text(own_total)
+  levels[#levels + 1], levels[#levels + 2] = own.level .. price, text(own_total)
 end
-local record = record_text(status, reason, quantity, text(quantity - left), notional_of(fills),
-  price .. '||', '|', now_us .. '|' .. client .. '|' .. client_order_id .. '|' .. side .. '|' .. kind
-  .. '|' .. time_in_force .. '|' .. post_only .. '|||||' .. key)
-local line = number .. '|' .. record
-local records, lines = { number, record }, { line }
+local tail = new_tail(now_us, client, client_order_id, side, kind, time_in_force, post_only, key)
+local record = record_text(status, reason, lots, text(quantity - left), notional_of(fills),
+  price .. '||', '|', tail)
+local records, lines = { number, record }, { number .. '|' .. record }
 local told = settle_makers(fills, sequence .. '|' .. now_us, records, lines)
 
-append_event(sequence, 'place', now_us, table.concat(lines, '\n'), told, levels)
+append_event(sequence, 'place', now_us, lines, told, levels)
 store_state(sequence, now_us, levels)
-redis.call('HSET', ORDERS, unpack(records))
-remove_filled(fills, other)
+call('HSET', ORDERS, unpack(records))
+remove_filled(fills, other.key)
 if rests then
-  rest_order(own, sign * price, number, client, client_order_id)
+  rest_order(own.key, own.sign * price, number, client, client_order_id)
 end
 if use then
   remember_use(use, sequence)
 end
-return { 'accepted', sequence, now_us, line, told }
+return { 'accepted', sequence, now_us, lines[1], told }

@@ -16,12 +16,12 @@
 -- Scores and order counts of the best `count` levels, each found by a jump past the one before.
 local function walk(key, count)
   local scores, orders = {}, {}
-  local entry = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  local entry = call('ZRANGE', key, 0, 0, 'WITHSCORES')
   while entry[2] and #scores < count do
     local score = text(entry[2])
     scores[#scores + 1] = score
-    orders[#orders + 1] = redis.call('ZCOUNT', key, score, score)
-    entry = redis.call('ZRANGEBYSCORE', key, '(' .. score, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    orders[#orders + 1] = call('ZCOUNT', key, score, score)
+    entry = call('ZRANGEBYSCORE', key, '(' .. score, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
   end
   return scores, orders
 end
@@ -32,14 +32,14 @@ local function side(key, prefix, count)
   for i, score in ipairs(scores) do
     fields[i] = prefix .. text(math.abs(score))
   end
-  local totals = #fields > 0 and redis.call('HMGET', BOOK, unpack(fields)) or {}
+  local totals = #fields > 0 and call('HMGET', BOOK, unpack(fields)) or {}
   for i, score in ipairs(scores) do
     out[3 * i - 2], out[3 * i - 1], out[3 * i] = text(math.abs(score)), totals[i], orders[i]
   end
   return out
 end
 
-local book = redis.call('HMGET', BOOK, 'schema', 'sequence')
+local book = call('HMGET', BOOK, 'schema', 'sequence')
 local refusal = schema_refusal(book[1])
 if refusal then
   return refusal

@@ -1,8 +1,10 @@
 -- One clock per book: Redis's, in microseconds as text of 16 digits, never earlier than the book's
 -- last command, so that a clock set back cannot reorder history.
 
+-- @include keys
+
 local function clock_us(last_us)
-  local now = redis.call('TIME')
+  local now = call('TIME')
   local now_us = now[1] .. string.format('%06d', now[2])
   if last_us and now_us < last_us then
     return last_us

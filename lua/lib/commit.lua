@@ -13,11 +13,11 @@ local function levels_text(levels)
   return table.concat(out, ' ')
 end
 
--- `lines` are the changed orders, `fills` text, `levels` {field, total, …}; app/domain/events.py
--- says how the event reads.
+-- `lines` are the changed orders, `fills` is text already, `levels` {field, total, …}.
+-- app/domain/events.py says how the event reads.
 local function append_event(sequence, kind, now_us, lines, fills, levels)
-  redis.call('XADD', EVENTS, sequence .. '-0', 'type', kind, 'time', now_us,
-    'orders', lines, 'fills', fills, 'levels', levels_text(levels))
+  call('XADD', EVENTS, sequence .. '-0', 'type', kind, 'time', now_us,
+    'orders', table.concat(lines, '\n'), 'fills', fills, 'levels', levels_text(levels))
 end
 
 -- Writes the book's sequence, its time and `levels` = {field, total, …}; drops emptied levels.
@@ -30,8 +30,8 @@ local function store_state(sequence, now_us, levels)
       set[#set + 1], set[#set + 2] = levels[i], levels[i + 1]
     end
   end
-  redis.call('HSET', BOOK, unpack(set))
+  call('HSET', BOOK, unpack(set))
   if #emptied > 0 then
-    redis.call('HDEL', BOOK, unpack(emptied))
+    call('HDEL', BOOK, unpack(emptied))
   end
 end

@@ -2,16 +2,27 @@
 -- the other, by then expired whole, is dropped in one step and becomes the current one.
 -- `<client>|<key>` -> `<order number>|<fingerprint of the payload>|<seconds since 1970>`
 --
--- A use is {field, fingerprint, ttl_s, now_s, generation, rotated_s}.
+-- Generations count from 0, and the two hashes are used in turn.
 
 -- @include keys
 
-local FIRST_GENERATION = 7 -- KEYS[7] and KEYS[8]
+local function generation_key(generation)
+  return KEYS[7 + generation % 2]
+end
+
+-- What the other functions need to know of one use of a key.
+local function idempotent_use(client, key, now_us, generation, rotated_s)
+  return {
+    field = client .. '|' .. key, fingerprint = ARGV[10], ttl_s = tonumber(ARGV[11]),
+    now_s = tonumber(now_us:sub(1, -7)), generation = tonumber(generation),
+    rotated_s = tonumber(rotated_s),
+  }
+end
 
 -- The answer to a key used before: a replay or a refusal; nil where the key is free.
 local function earlier_use(use)
-  local record = redis.call('HGET', KEYS[FIRST_GENERATION + use.generation], use.field)
-    or redis.call('HGET', KEYS[FIRST_GENERATION + 1 - use.generation], use.field)
+  local record = call('HGET', generation_key(use.generation), use.field)
+    or use.generation > 0 and call('HGET', generation_key(use.generation + 1), use.field)
   if not record then
     return nil
   end
@@ -29,11 +40,10 @@ end
 local function remember_use(use, number)
   local generation = use.generation
   if use.now_s - use.rotated_s >= use.ttl_s then
-    generation = 1 - generation
-    redis.call('UNLINK', KEYS[FIRST_GENERATION + generation])
-    redis.call('HSET', BOOK, 'idempotency_generation', generation,
-      'idempotency_rotated', use.now_s)
+    generation = generation + 1
+    call('UNLINK', generation_key(generation))
+    call('HSET', BOOK, 'idempotency_generation', generation, 'idempotency_rotated', use.now_s)
   end
-  redis.call('HSET', KEYS[FIRST_GENERATION + generation], use.field,
+  call('HSET', generation_key(generation), use.field,
     number .. '|' .. use.fingerprint .. '|' .. use.now_s)
 end

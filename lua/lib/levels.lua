@@ -5,6 +5,9 @@
 
 -- New totals of the levels that `fills` take from, best first: {field, total, field, total, …}.
 local function totals_after(fills, prefix)
+  if #fills == 0 then
+    return {}
+  end
   local fields, taken = {}, {}
   for _, fill in ipairs(fills) do
     local field = prefix .. text(fill.price)
@@ -13,7 +16,7 @@ local function totals_after(fills, prefix)
     end
     taken[field] = taken[field] + fill.traded
   end
-  local levels, totals = {}, redis.call('HMGET', BOOK, unpack(fields))
+  local levels, totals = {}, call('HMGET', BOOK, unpack(fields))
   for i, field in ipairs(fields) do
     levels[2 * i - 1], levels[2 * i] = field, text(totals[i] - taken[field])
   end

@@ -34,10 +34,10 @@ local function remove_filled(fills, key)
     end
   end
   if #members > 0 then
-    redis.call('ZREM', key, unpack(members))
-    redis.call('ZREM', OWNERS, unpack(owners))
+    call('ZREM', key, unpack(members))
+    call('ZREM', OWNERS, unpack(owners))
   end
   if #ids > 0 then
-    redis.call('HDEL', CLIENT_ORDER_IDS, unpack(ids))
+    call('HDEL', CLIENT_ORDER_IDS, unpack(ids))
   end
 end

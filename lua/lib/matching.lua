@@ -19,7 +19,7 @@ local function fill_from(range, limit_score, fills, left)
   if #numbers == 0 then
     return left, true
   end
-  local records = redis.call('HMGET', ORDERS, unpack(numbers))
+  local records = call('HMGET', ORDERS, unpack(numbers))
   for i, number in ipairs(numbers) do
     if #fills == MAX_FILLS then
       fills.limit_met = true
@@ -53,7 +53,7 @@ local function plan_fills(key, best, limit_score, quantity)
     left, done = fill_from(range, limit_score, fills, left)
     if not done then
       from, size = from + size, math.max(FIRST_CHUNK, math.min(size * 4, MAX_CHUNK))
-      range = redis.call('ZRANGE', key, from, from + size - 1, 'WITHSCORES')
+      range = call('ZRANGE', key, from, from + size - 1, 'WITHSCORES')
       done = #range == 0
     end
   end

@@ -26,7 +26,7 @@ local function add_product_in_limbs(total, price, quantity)
   while sum[i] or carry > 0 do
     local value = (sum[i] or 0) + carry
     carry = math.floor(value / LIMB)
-    out = format('%07.0f', value - carry * LIMB) .. out
+    out = format('%07d', value - carry * LIMB) .. out
     i = i + 1
   end
   return (out:gsub('^0+', ''))

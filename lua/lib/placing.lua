@@ -16,19 +16,25 @@ local function outcome(kind, time_in_force, quantity, left, limit_met)
   elseif time_in_force == 'ioc' then
     return 'cancelled', 'ioc_remainder'
   end
-  return left < tonumber(quantity) and 'partially_filled' or 'open', '', true
+  return left < quantity and 'partially_filled' or 'open', '', true
+end
+
+-- The part of a new order's record that never changes; see record.lua.
+local function new_tail(now_us, client, client_order_id, side, kind, time_in_force, post_only, key)
+  return now_us .. '|' .. client .. '|' .. client_order_id .. '|' .. side .. '|' .. kind .. '|'
+    .. time_in_force .. '|' .. post_only .. '|||||' .. key
 end
 
 -- Puts an order at the end of the queue at its price, and into the indexes by client.
 local function rest_order(key, score, number, client, client_order_id)
-  redis.call('ZADD', key, score, number)
-  redis.call('ZADD', OWNERS, 0, client .. '|' .. number)
+  call('ZADD', key, score, number)
+  call('ZADD', OWNERS, 0, client .. '|' .. number)
   if client_order_id ~= '' then
-    redis.call('HSET', CLIENT_ORDER_IDS, client .. '|' .. client_order_id, number)
+    call('HSET', CLIENT_ORDER_IDS, client .. '|' .. client_order_id, number)
   end
 end
 
 -- An order's number: its sequence in 14 digits, so that members of equal score sort by arrival.
 local function padded(sequence)
-  return format('%014.0f', sequence)
+  return format('%014d', sequence)
 end
