@@ -1,1 +1,1 @@
-"""The words of the exchange: instruments, orders, events and refusals. Pure; imports nothing of ours."""
+"""The words of the exchange: instruments, orders, events, refusals. Pure, without I/O."""

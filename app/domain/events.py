@@ -7,7 +7,7 @@ feed. Its id is `<sequence>-0`. Five text fields, all written by `lua/lib/event.
     time    microseconds since 1970 (Redis's clock; never goes back within a book)
     orders  every order that changed, `number|record` a line, the command's own order first
     fills   `maker number,ticks,lots` separated by spaces, in the order of execution
-    levels  `bid:ticks=lots` or `ask:ticks=lots`, new totals separated by spaces, 0 for an emptied one
+    levels  `bid:ticks=lots` or `ask:ticks=lots`: new totals separated by spaces, 0 when emptied
 """
 
 from collections.abc import Mapping

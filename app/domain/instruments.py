@@ -70,7 +70,7 @@ class Scale:
         self.step = step
         self.limit = limit
         self.decimals = _decimals(step)
-        self._power = 10**self.decimals
+        self._power: int = 10**self.decimals
         self._step_units = int(step.scaleb(self.decimals))
         self._digits = f"0{self.decimals}d"
 
@@ -100,7 +100,7 @@ class Scale:
         return f"{whole}.{fraction:{self._digits}}"
 
     def format_ratio(self, numerator: int, denominator: int) -> str:
-        """Decimal text of numerator / denominator steps, rounded half to even at the last decimal."""
+        """Decimal text of numerator / denominator steps, rounded half to even."""
         whole, rest = divmod(numerator * self._step_units, denominator)
         if rest * 2 > denominator or (rest * 2 == denominator and whole % 2):
             whole += 1
@@ -111,7 +111,7 @@ class Scale:
 
 
 class Instrument(msgspec.Struct, frozen=True, kw_only=True):
-    """One tradable pair. Sizes are decimals; limits are in the same units as prices and quantities."""
+    """One tradable pair; sizes and limits as decimals, in units of prices and quantities."""
 
     symbol: str
     tick_size: Decimal
@@ -131,7 +131,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Market:
-    """An instrument made ready for use: the two scales that its orders are read and written with."""
+    """An instrument ready for use: the two scales that its orders are read and written with."""
 
     __slots__ = ("instrument", "price", "quantity", "symbol")
 

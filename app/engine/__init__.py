@@ -1,1 +1,1 @@
-"""The only door to the books: key names, scripts, and the commands that call them. Knows no Flask."""
+"""The only door to the books: key names, scripts, the commands that call them. No Flask."""

@@ -108,7 +108,7 @@ class Books:
     def open(self, symbol: str) -> bool:
         """Make the book of `symbol` unless there is one; says whether it made it."""
         reply = self._run(self._scripts.open_book, symbol, ())
-        return reply[0] == b"opened"
+        return bool(reply[0] == b"opened")
 
     def place(self, symbol: str, order: NewOrder) -> Placed | Replayed:
         """Match and rest one order.
@@ -122,7 +122,10 @@ class Books:
             return Replayed(int(reply[1]))
         _, sequence, time_us, line, fills = reply
         return Placed(
-            int(sequence), int(time_us), parse_order_line(line.decode()), parse_fills(fills.decode())
+            int(sequence),
+            int(time_us),
+            parse_order_line(line.decode()),
+            parse_fills(fills.decode()),
         )
 
     def cancel(self, symbol: str, number: int, reason: Reason) -> Cancelled:

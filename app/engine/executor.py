@@ -97,6 +97,11 @@ class DirectExecutor:
             return cast(Reply, self._client.evalsha(script.sha, len(keys), *keys, *args))
 
 
+def _pack(*command: str | int) -> bytes:
+    # Its stub means tuples of one.
+    return cast(bytes, pack_command(command))  # type: ignore[arg-type]
+
+
 class _Call:
     """One caller's command on its way: packed, then answered or failed."""
 
@@ -122,7 +127,9 @@ class PipelinedExecutor:
     """Many callers, one connection, one write for all that wait. Thread- and greenlet-safe."""
 
     def __init__(self, client: "Redis") -> None:
-        self._connection: AbstractConnection = client.connection_pool.make_connection()
+        connection = client.connection_pool.make_connection()
+        assert isinstance(connection, AbstractConnection)
+        self._connection = connection
         self._waiting: deque[_Call] = deque()
         self._guard = Lock()
         self._led = False
@@ -130,7 +137,7 @@ class PipelinedExecutor:
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> Reply:
         """See `Executor.run`."""
-        call = _Call(script, pack_command(("EVALSHA", script.sha, len(keys), *keys, *args)))
+        call = _Call(script, _pack("EVALSHA", script.sha, len(keys), *keys, *args))
         with self._guard:
             if len(self._waiting) >= MAX_WAITING_CALLS:
                 raise EngineUnavailable("too many commands are waiting for Redis")

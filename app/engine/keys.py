@@ -8,13 +8,13 @@ with its book. The set of keys is fixed per instrument; none is named after an o
                                    fields `bid:<ticks>` and `ask:<ticks>` in lots
     {S}:bids, {S}:asks     zset    resting orders, best first; score -ticks / ticks,
                                    member <priority>[:<number>]
-    {S}:orders             hash    order number -> record; open orders, and those that are over until
-                                   Postgres has them
-    {S}:owners             zset    `<client>|<number>` of each open order, score 0: lists, limits and
-                                   mass cancel by client, oldest first
+    {S}:orders             hash    order number -> record; open orders, and those that are over
+                                   until Postgres has them
+    {S}:owners             zset    `<client>|<number>` of each open order, score 0: lists, limits
+                                   and mass cancel by client, oldest first
     {S}:client_order_ids   hash    `<client>|<client order id>` -> number, of open orders
-    {S}:idempotency:0, :1  hash    `<client>|<key>` -> `<number>|<fingerprint>`; two generations,
-                                   the older one is dropped when the younger is one TTL old
+    {S}:idempotency:0, :1  hash    `<client>|<key>` -> `<number>|<fingerprint>|<seconds>`; two
+                                   generations: the older is dropped when the younger is a TTL old
     {S}:events             stream  one entry for each accepted command, id <sequence>-0
 """
 

@@ -1,10 +1,10 @@
-"""What can be read of a book without a script: orders, events, the tail of the stream, who is listed.
+"""What can be read of a book without a script: orders, events, the stream's tail, the listing.
 
 Every answer comes from Redis as it is now; what has left Redis is Postgres's to tell.
 """
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import msgspec
 from redis import Redis
@@ -16,8 +16,11 @@ from app.domain.orders import OrderRecord, parse_record
 from app.engine.executor import EngineUnavailable
 from app.engine.keys import INSTRUMENTS, PERSISTER_GROUP, book_keys, events_key
 
+RedisReply: TypeAlias = Any
+"""Whatever a command answers: bytes, numbers, lists of them, or None."""
+
 MAX_TAIL_EVENTS = 10_000
-"""Events read from the end of a stream at most: what the persister may be behind in list answers."""
+"""Events read from a stream's end at most: how far the persister may be behind in lists."""
 
 
 class BookReads:
@@ -26,7 +29,7 @@ class BookReads:
     def __init__(self, client: "Redis") -> None:
         self._client = client
 
-    def _call(self, *command: str | int) -> Any:
+    def _call(self, *command: str | int) -> RedisReply:
         try:
             return self._client.execute_command(*command)
         except RedisError as error:
@@ -99,9 +102,7 @@ class BookReads:
         keys = [book_keys(symbol) for symbol in symbols]
         commands = [("ZCARD", key) for book in keys for key in (book.bids, book.asks)]
         counts = cast(list[int], self._pipeline(commands))
-        return {
-            symbol: (counts[2 * i], counts[2 * i + 1]) for i, symbol in enumerate(symbols)
-        }
+        return {symbol: (counts[2 * i], counts[2 * i + 1]) for i, symbol in enumerate(symbols)}
 
     def without_book(self, symbols: list[str]) -> list[str]:
         """Those of `symbols` whose book is not in Redis."""
@@ -116,9 +117,7 @@ class BookReads:
             commands.append(("XPENDING", events_key(symbol), PERSISTER_GROUP))
             commands.append(("XINFO", "GROUPS", events_key(symbol)))
         replies = self._pipeline(commands)
-        return {
-            symbol: _lag(*replies[3 * i : 3 * i + 3]) for i, symbol in enumerate(symbols)
-        }
+        return {symbol: _lag(*replies[3 * i : 3 * i + 3]) for i, symbol in enumerate(symbols)}
 
     def _pipeline(self, commands: Iterable[tuple[str, ...]]) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)
@@ -136,7 +135,7 @@ def _event(symbol: str, entry: tuple[bytes, dict[bytes, bytes]]) -> Event:
     return parse_event(symbol, entry_id.decode(), text)
 
 
-def _lag(sequence: Any, pending: Any, groups: Any) -> int:
+def _lag(sequence: RedisReply, pending: RedisReply, groups: RedisReply) -> int:
     """Book's sequence less the last event committed: delivered, and no longer pending."""
     last = int(sequence or 0)
     if isinstance(groups, Exception) or not groups:

@@ -1,0 +1,56 @@
+# Everything happens in .venv: no target needs anything installed but Python 3.11+ with venv.
+# `make run` is all that a new user has to know.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The stamp says for which requirements.txt and which Makefile the environment was filled.
+STAMP := $(VENV)/.installed
+# gunicorn's C parser has no wheel: taken where a compiler is at hand, else gunicorn uses Python.
+FAST_PARSER := gunicorn_h1c==0.6.9
+# luacheck reads the scripts as Redis does, with their includes in place.
+LUA_ASSEMBLED := $(VENV)/lua
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(STAMP) ## everything, on this machine; Ctrl-C stops it, the data stays in ./data
+	@exec $(BIN)/python -m app up
+
+test: $(STAMP) ## the whole test suite
+	@$(BIN)/python -m pytest
+
+check: $(STAMP) ## formatter, linters and types of Python, Lua, shell and containers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	@command -v luacheck >/dev/null || { \
+	  echo "luacheck is missing; get it with: apt-get install lua-check" >&2; exit 1; }
+	@rm -rf $(LUA_ASSEMBLED)
+	$(BIN)/python -m app.engine.scripts $(LUA_ASSEMBLED)
+	luacheck --no-color $(LUA_ASSEMBLED)
+	$(BIN)/shellcheck .ci/run
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+bench: $(STAMP) ## the benchmarks, as ratios within one run
+	@$(BIN)/python -m tests.benchmarks
+
+clean: ## removes the environment and caches, never the data
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find app tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): requirements.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 run" >&2; \
+	       exit 1; }
+	@test -x $(BIN)/python -a -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "get venv with: apt-get install python3-venv" >&2; exit 1; }
+	@echo "installing the packages of requirements.txt into $(VENV) ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(FAST_PARSER) \
+	  >/dev/null 2>&1 || echo "no C compiler or no Python headers: gunicorn will parse HTTP in Python"
+	@touch $@

@@ -1,0 +1,10 @@
+"""So that `python -m app` works; everything is in `cli`."""
+
+from __future__ import annotations
+
+import sys
+
+from app.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What the outside talks to: REST and WebSocket. Decodes, calls engine and queries, encodes."""

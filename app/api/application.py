@@ -1,0 +1,68 @@
+"""Puts one process of the API together: connections, engine, queries, feed, routes."""
+
+import os
+
+from flask import Flask
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from app.api import problems
+from app.api.admin import admin_blueprint
+from app.api.commands import OrderEntry
+from app.api.health import health_blueprint
+from app.api.history import History
+from app.api.http import register_request_ids
+from app.api.listing import Listing
+from app.api.market import market_blueprint
+from app.api.markets import Markets
+from app.api.orders import orders_blueprint
+from app.config import Settings
+from app.embedded.stores import Stores, find_stores
+from app.engine.book import Books
+from app.engine.executor import PipelinedExecutor
+from app.engine.reads import BookReads
+from app.persistence.queries import Queries, open_pool
+
+REDIS_TIMEOUT_S = 5.0
+"""Longer than the worst script and an fsync on a slow disk; then the answer is 503."""
+REDIS_CONNECT_TIMEOUT_S = 2.0
+
+
+def create_application() -> Flask:
+    """The application of this process, from the environment's settings."""
+    settings = Settings.from_environment(os.environ)
+    return build(settings, find_stores(settings))
+
+
+def connect_redis(url: str, timeout_s: float = REDIS_TIMEOUT_S) -> Redis:
+    """A client that never repeats a command by itself: nobody could say whether it happened."""
+    return Redis.from_url(
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=REDIS_CONNECT_TIMEOUT_S,
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def build(settings: Settings, stores: Stores) -> Flask:
+    """The application on given stores."""
+    client = connect_redis(stores.redis_url)
+    reads = BookReads(client)
+    books = Books(PipelinedExecutor(client), settings.idempotency_ttl_s)
+    queries = Queries(open_pool(stores.database_url))
+    markets = Markets(reads)
+    entry = OrderEntry(books, reads, queries, markets)
+    history = History(reads, queries, markets)
+    listing = Listing(books, reads, stores.database_url)
+    listing.open_all()
+
+    app = Flask("crossbook", static_folder=None)
+    problems.register(app)
+    register_request_ids(app)
+    app.register_blueprint(orders_blueprint(entry, history))
+    app.register_blueprint(market_blueprint(books, reads, markets, history))
+    app.register_blueprint(admin_blueprint(listing))
+    app.register_blueprint(health_blueprint(reads, queries))
+    return app

@@ -1,0 +1,64 @@
+"""Whether the process lives, whether it can take orders, and its metrics."""
+
+from typing import Any
+
+from flask import Blueprint, Response
+
+from app.api import metrics
+from app.api.http import json_response
+from app.engine.executor import EngineUnavailable
+from app.engine.reads import BookReads
+from app.persistence.queries import DatabaseUnavailable, Queries
+
+MAX_LAG_EVENTS = 100_000
+"""Events that Postgres may be behind before this process calls itself not ready."""
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Check = dict[str, Any]
+
+
+def health_blueprint(reads: BookReads, queries: Queries) -> Blueprint:
+    """Routes `/healthz`, `/readyz` and `/metrics`."""
+    blueprint = Blueprint("health", __name__)
+
+    @blueprint.get("/healthz")
+    def alive() -> Response:
+        return json_response({"status": "alive"})
+
+    @blueprint.get("/readyz")
+    def ready() -> Response:
+        checks = _redis_checks(reads) | {"postgres": _postgres_check(queries)}
+        # Orders are taken while Postgres is away: the stream keeps them, up to the bound on lag.
+        ready = all(checks[name]["ok"] for name in ("redis", "books", "persister"))
+        document = {"status": "ready" if ready else "not_ready", "checks": checks}
+        return json_response(document, 200 if ready else 503)
+
+    @blueprint.get("/metrics")
+    def scrape() -> Response:
+        return Response(metrics.page(reads), content_type=METRICS_TYPE)
+
+    return blueprint
+
+
+def _redis_checks(reads: BookReads) -> dict[str, Check]:
+    """Redis itself; a book for every instrument; how far the persister is behind."""
+    try:
+        symbols = [instrument.symbol for instrument in reads.instruments()]
+        missing = reads.without_book(symbols)
+        lag = max(reads.lags(symbols).values(), default=0)
+    except EngineUnavailable as error:
+        away: Check = {"ok": False, "detail": str(error)}
+        return {"redis": away, "books": away, "persister": away}
+    return {
+        "redis": {"ok": True},
+        "books": {"ok": bool(symbols) and not missing, "listed": len(symbols), "missing": missing},
+        "persister": {"ok": lag <= MAX_LAG_EVENTS, "lag_events": lag},
+    }
+
+
+def _postgres_check(queries: Queries) -> Check:
+    try:
+        queries.ping()
+    except DatabaseUnavailable as error:
+        return {"ok": False, "detail": f"{error}; orders are taken and stored later"}
+    return {"ok": True}

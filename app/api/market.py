@@ -1,0 +1,81 @@
+"""REST for market data: the book's depth, trades, instruments."""
+
+from itertools import accumulate
+
+from flask import Blueprint, Response
+
+from app.api.history import History
+from app.api.http import json_response, read_query, whole_number
+from app.api.markets import Markets
+from app.domain.instruments import Instrument, Market
+from app.domain.views import View
+from app.engine.book import Books, Level
+from app.engine.reads import BookReads
+
+DEFAULT_LEVELS, MAX_LEVELS = 50, 1000
+
+
+def market_blueprint(
+    books: Books, reads: BookReads, markets: Markets, history: History
+) -> Blueprint:
+    """Routes `/orderbook`, `/trades` and `/instruments`."""
+    blueprint = Blueprint("market", __name__)
+
+    @blueprint.get("/orderbook")
+    def orderbook() -> Response:
+        query = read_query({"instrument": True, "levels": False})
+        levels = whole_number(query, "levels", DEFAULT_LEVELS, MAX_LEVELS)
+        market = markets.require(query["instrument"])
+        depth = books.depth(market.symbol, levels)
+        return json_response(
+            {
+                "instrument": market.symbol,
+                "sequence": depth.sequence,
+                "bids": _side_view(market, depth.bids),
+                "asks": _side_view(market, depth.asks),
+            }
+        )
+
+    @blueprint.get("/trades")
+    def trades() -> Response:
+        query = read_query({"instrument": True, "limit": False, "before": False})
+        return json_response(history.trades(query))
+
+    @blueprint.get("/instruments")
+    def instruments() -> Response:
+        read_query({})
+        return json_response({"instruments": [instrument_view(i) for i in reads.instruments()]})
+
+    @blueprint.get("/instruments/<symbol>")
+    def instrument(symbol: str) -> Response:
+        return json_response(instrument_view(markets.require(symbol).instrument))
+
+    return blueprint
+
+
+def _side_view(market: Market, levels: tuple[Level, ...]) -> list[View]:
+    cumulative = accumulate(level.quantity_lots for level in levels)
+    return [
+        {
+            "price": market.price.format(level.price_ticks),
+            "quantity": market.quantity.format(level.quantity_lots),
+            "cumulative": market.quantity.format(total),
+            "orders": level.orders,
+        }
+        for level, total in zip(levels, cumulative, strict=True)
+    ]
+
+
+def instrument_view(instrument: Instrument) -> View:
+    """An instrument of the contract."""
+    return {
+        "symbol": instrument.symbol,
+        "base": instrument.base,
+        "quote": instrument.quote,
+        "tick_size": f"{instrument.tick_size:f}",
+        "lot_size": f"{instrument.lot_size:f}",
+        "max_price": f"{instrument.max_price:f}",
+        "max_quantity": f"{instrument.max_quantity:f}",
+        "status": "open",
+        "fees": {"maker_bps": "0", "taker_bps": "0"},
+    }

@@ -1,0 +1,42 @@
+"""REST for orders: place, read, list, cancel."""
+
+from flask import Blueprint, Response, request
+
+from app.api.commands import OrderEntry
+from app.api.history import History
+from app.api.http import encoded_response, json_response, read_body, read_query
+from app.domain.views import order_view
+
+LIST_PARAMETERS = dict.fromkeys(
+    ("client_id", "instrument", "status", "client_order_id", "limit", "cursor"), False
+)
+
+
+def orders_blueprint(entry: OrderEntry, history: History) -> Blueprint:
+    """Routes under `/orders`."""
+    blueprint = Blueprint("orders", __name__)
+
+    @blueprint.post("/orders")
+    def place() -> Response:
+        answer = entry.place(read_body(), request.headers.get("Idempotency-Key"))
+        response = encoded_response(answer.body, answer.status)
+        if answer.replayed:
+            response.headers["Idempotent-Replayed"] = "true"
+        return response
+
+    @blueprint.get("/orders")
+    def page() -> Response:
+        return json_response(history.orders(read_query(LIST_PARAMETERS)))
+
+    @blueprint.get("/orders/<order_id>")
+    def read(order_id: str) -> Response:
+        market, order = entry.order(order_id)
+        return json_response(order_view(market, order))
+
+    @blueprint.delete("/orders/<order_id>")
+    @blueprint.post("/orders/<order_id>/cancel")
+    def cancel(order_id: str) -> Response:
+        answer = entry.cancel(order_id)
+        return encoded_response(answer.body, answer.status)
+
+    return blueprint

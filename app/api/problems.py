@@ -1,0 +1,159 @@
+"""Every error that leaves the API, in one shape: `application/problem+json` (RFC 9457).
+
+Each has a stable `code`; a validation error also has `errors`, one entry for each wrong field.
+"""
+
+import re
+from http import HTTPStatus
+
+import msgspec
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from app.domain.refusals import Refusal
+from app.engine.book import Refused
+from app.engine.executor import EngineUnavailable, OutcomeUnknown
+from app.logs import logger
+from app.persistence.queries import DatabaseUnavailable
+
+PROBLEM_JSON = "application/problem+json"
+RETRY_AFTER_S = 1
+"""What a client is told to wait when a part of the system is away; they usually return sooner."""
+
+
+_PLACE = re.compile(r"at `\$\.?([A-Za-z_]*)[^`]*`")
+_NAMED = re.compile(r"field `([^`]*)`")
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """One wrong field of a request."""
+
+    field: str
+    code: str
+    detail: str
+
+
+class Problem(Exception):
+    """An answer other than success. `status` is the HTTP status, `code` the stable name."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        errors: list[FieldError] | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.errors = errors
+        self.retry_after_s = retry_after_s
+
+    def body(self, instance: str) -> bytes:
+        """The problem document; `instance` is the path that was asked for."""
+        document: dict[str, object] = {
+            "type": f"urn:crossbook:problem:{self.code}",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "instance": instance,
+            "code": self.code,
+        }
+        if self.errors:
+            document["errors"] = self.errors
+        return msgspec.json.encode(document)
+
+
+REFUSALS: dict[Refusal, tuple[int, str]] = {
+    Refusal.BOOK_MISSING: (503, "the instrument's book is not in Redis"),
+    Refusal.SCHEMA_MISMATCH: (503, "the book was written by another version of Crossbook"),
+    Refusal.IDEMPOTENCY_KEY_REUSED: (422, "this idempotency key came with another payload before"),
+    Refusal.DUPLICATE_CLIENT_ORDER_ID: (409, "an open order of this client has this id already"),
+    Refusal.POST_ONLY_WOULD_CROSS: (422, "the order would trade at once"),
+    Refusal.LEVEL_QUANTITY_OVERFLOW: (422, "no more quantity fits at this price"),
+    Refusal.ORDER_NOT_FOUND: (404, "no such order"),
+    Refusal.ORDER_NOT_OPEN: (409, "the order is over"),
+}
+"""What the book's refusals mean to a client: HTTP status and words."""
+
+
+def invalid(errors: list[FieldError]) -> Problem:
+    """400 for fields that are wrong in themselves."""
+    names = ", ".join(error.field for error in errors)
+    return Problem(400, "validation_failed", f"invalid: {names}", errors)
+
+
+def body_problem(error: Exception) -> Problem:
+    """The problem of a body that could not be decoded: not JSON, or not the right fields."""
+    if not isinstance(error, msgspec.ValidationError):
+        return Problem(400, "malformed_json", str(error) or "nested too deep")
+    message = str(error)
+    named, place = _NAMED.search(message), _PLACE.search(message)
+    if named and "unknown" in message:
+        return invalid([FieldError(named.group(1), "unknown_field", "no such field")])
+    if named:
+        return invalid([FieldError(named.group(1), "required", "must be given")])
+    field = place.group(1) if place and place.group(1) else "body"
+    return invalid([FieldError(field, "invalid_value", message.split(" - at ", maxsplit=1)[0])])
+
+
+def refused(refusal: Refusal) -> Problem:
+    """The problem that a refusal of the book is."""
+    status, detail = REFUSALS[refusal]
+    away = status == HTTPStatus.SERVICE_UNAVAILABLE
+    return Problem(status, refusal.value, detail, retry_after_s=RETRY_AFTER_S if away else None)
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that any exception of a request is; unknown ones are logged and are a 500."""
+    match error:
+        case Problem():
+            return error
+        case Refused():
+            return refused(error.refusal)
+        case HTTPException():
+            return _http_problem(error)
+        case EngineUnavailable() | DatabaseUnavailable():
+            return _away_problem(error)
+    logger.error("request failed", exc_info=error)
+    return Problem(500, "internal_error", "a defect of the server; it has been logged")
+
+
+def _away_problem(error: EngineUnavailable | DatabaseUnavailable) -> Problem:
+    code, detail = "engine_unavailable", f"Redis takes no orders now: {error}"
+    if isinstance(error, OutcomeUnknown):
+        code = "outcome_unknown"
+        detail = "the connection to Redis was lost; ask again with the same idempotency key"
+    elif isinstance(error, DatabaseUnavailable):
+        code, detail = "database_unavailable", f"Postgres does not answer: {error}"
+    return Problem(503, code, detail, retry_after_s=RETRY_AFTER_S)
+
+
+def _http_problem(error: HTTPException) -> Problem:
+    status = error.code or 500
+    code = error.name.lower().replace(" ", "_")
+    return Problem(status, code, error.description or error.name)
+
+
+def response_of(problem: Problem, instance: str) -> Response:
+    """The HTTP answer that carries `problem`."""
+    response = Response(problem.body(instance), problem.status, mimetype=PROBLEM_JSON)
+    if problem.retry_after_s is not None:
+        response.headers["Retry-After"] = str(problem.retry_after_s)
+    return response
+
+
+def register(app: Flask) -> None:
+    """Make every error of `app` answer as a problem document."""
+
+    def handle(error: Exception) -> Response:
+        response = response_of(problem_of(error), request.path)
+        if isinstance(error, HTTPException) and error.code == HTTPStatus.METHOD_NOT_ALLOWED:
+            response.headers.extend(
+                (name, value) for name, value in error.get_headers() if name == "Allow"
+            )
+        return response
+
+    app.register_error_handler(Exception, handle)

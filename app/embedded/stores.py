@@ -1,0 +1,87 @@
+"""Where Redis and Postgres are: named by the environment, run by an `up`, or started here.
+Every command gets its two URLs from this module; must not know what a command does with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final
+
+from app.config import ConfigurationError, Settings
+from app.embedded.lock import DataDirLock, is_held
+from app.embedded.postgres_server import EmbeddedPostgres
+from app.embedded.redis_server import EmbeddedRedis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+# Says where the servers of a running `up` are; means nothing once nobody holds the lock.
+FILE_NAME: Final = "stores.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The two URLs."""
+
+    redis_url: str
+    database_url: str
+
+    def environment(self) -> Mapping[str, str]:
+        """As variables for a child process."""
+        return {"REDIS_URL": self.redis_url, "DATABASE_URL": self.database_url}
+
+
+def find_stores(settings: Settings) -> Stores:
+    """From the environment, else of the `up` that runs on this data folder.
+    Raises ConfigurationError if neither knows.
+    """
+    redis_url = settings.redis_url or _running("REDIS_URL", settings).redis_url
+    return Stores(redis_url, find_database_url(settings))
+
+
+def find_database_url(settings: Settings) -> str:
+    """Postgres alone, as find_stores."""
+    return settings.database_url or _running("DATABASE_URL", settings).database_url
+
+
+@contextlib.contextmanager
+def open_stores(settings: Settings) -> Iterator[Stores]:
+    """Like find_stores, but starts what nobody runs and stops it at the end: for commands that
+    also work on a system that is down. Raises ConfigurationError, EmbeddedServerError.
+    """
+    with contextlib.ExitStack() as stack:
+        if not (settings.redis_url and settings.database_url) and not is_held(settings.data_dir):
+            stack.enter_context(DataDirLock(settings.data_dir))
+            yield Stores(
+                settings.redis_url or _run(EmbeddedRedis(settings.data_dir), stack),
+                settings.database_url or _run(EmbeddedPostgres(settings.data_dir), stack),
+            )
+        else:
+            yield find_stores(settings)
+
+
+def publish(data_dir: Path, stores: Stores) -> None:
+    """Let other commands on this data folder find the stores."""
+    temporary = data_dir / f"{FILE_NAME}.new"
+    temporary.write_text(json.dumps(asdict(stores)) + "\n", encoding="utf-8")
+    temporary.replace(data_dir / FILE_NAME)
+
+
+def _running(missing: str, settings: Settings) -> Stores:
+    folder = settings.data_dir
+    if not is_held(folder):
+        raise ConfigurationError(f"{missing} is not set and no `python -m app up` runs on {folder}")
+    try:
+        return Stores(**json.loads((folder / FILE_NAME).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise ConfigurationError(f"the `python -m app up` on {folder} is not ready yet") from None
+
+
+def _run(server: EmbeddedRedis | EmbeddedPostgres, stack: contextlib.ExitStack) -> str:
+    stack.callback(server.stop)
+    server.start()
+    server.wait_ready()
+    return server.url

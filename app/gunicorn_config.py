@@ -1,0 +1,115 @@
+"""gunicorn's settings for `python -m app serve`. It is loaded in the master, before gevent patches
+the workers, so it (and `app/__init__.py`) must not import Flask, redis, psycopg or anything of ours
+that does: their sockets and locks would block a whole worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from gunicorn.glogging import Logger
+
+from app import logs
+from app.config import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+KEEPALIVE_S: Final = 75  # longer than what load balancers keep (60 s), so that they close first
+GRACEFUL_TIMEOUT_S: Final = 3  # an order takes milliseconds; what is left are idle connections
+WORKER_TIMEOUT_S: Final = 30
+BACKLOG: Final = 2_048
+CONNECTIONS_PER_WORKER: Final = 4_000
+REQUEST_LINE_BYTES_MAX: Final = 8_190
+HEADERS_MAX: Final = 64
+HEADER_BYTES_MAX: Final = 8_190
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # gunicorn makes its files there safely
+METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class Worker(Protocol):
+    """What we use of gunicorn's worker."""
+
+    pid: int
+
+
+class RootLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's own lines go through our root logger, in our format.
+    Not `logconfig_dict`: with it, gunicorn prepares an access-log line for every request.
+    """
+
+    def setup(self, cfg: object) -> None:
+        """Called once, in the master; workers inherit it."""
+        super().setup(cfg)
+        logs.configure(settings)
+        for name in ("gunicorn.error", "gunicorn.access"):
+            logging.getLogger(name).handlers.clear()
+            logging.getLogger(name).propagate = True
+
+
+def metrics_dir(settings: Settings, environ: Mapping[str, str]) -> Path:
+    """Where worker processes of this server keep their counters: as the environment says, else in
+    the data folder by port, else (where that is read-only) in the system's temporary folder.
+    """
+    if environ.get(METRICS_VARIABLE):
+        return Path(environ[METRICS_VARIABLE])
+    chosen = settings.data_dir / "metrics" / str(settings.port)
+    try:
+        chosen.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="crossbook-metrics-"))
+    return chosen
+
+
+def on_starting(_server: object) -> None:
+    """Counters begin at zero with the server: files of an earlier run belong to other pids."""
+    folder = Path(os.environ[METRICS_VARIABLE])
+    folder.mkdir(parents=True, exist_ok=True)
+    # Only prometheus_client's files: the operator may have named a folder that holds more.
+    for stale in folder.glob("*.db"):
+        stale.unlink(missing_ok=True)
+
+
+def child_exit(_server: object, worker: Worker) -> None:
+    """A worker's gauges of the moment go with it; what it counted stays."""
+    from prometheus_client import multiprocess  # noqa: PLC0415  # reads METRICS_VARIABLE at import
+
+    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def _bind(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+settings: Final = Settings.from_environment(os.environ)
+# prometheus_client decides at import which kind of counter it makes, so before the app is loaded.
+os.environ[METRICS_VARIABLE] = str(metrics_dir(settings, os.environ))
+
+# From here on: gunicorn's names.
+wsgi_app = "app:create_app()"
+proc_name = "crossbook"
+bind = _bind(settings.host, settings.port)
+backlog = BACKLOG
+workers = settings.web_concurrency
+# Patches the standard library in each worker before it loads the app.
+worker_class = "app.gunicorn_worker.Worker"
+sendfile = False  # the worker sends answers in one piece
+worker_connections = CONNECTIONS_PER_WORKER
+preload_app = False  # see the first paragraph
+keepalive = KEEPALIVE_S
+timeout = WORKER_TIMEOUT_S
+graceful_timeout = GRACEFUL_TIMEOUT_S
+http_parser = "auto"  # the C parser where it is installed
+limit_request_line = REQUEST_LINE_BYTES_MAX
+limit_request_fields = HEADERS_MAX
+limit_request_field_size = HEADER_BYTES_MAX
+# The heartbeat file of each worker: on a busy disk its touch could block the worker.
+worker_tmp_dir = str(SHARED_MEMORY) if os.access(SHARED_MEMORY, os.W_OK) else None
+logger_class = RootLogger
+loglevel = settings.log_level
+accesslog = None
+control_socket_disable = True  # it would be made in the home folder

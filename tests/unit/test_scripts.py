@@ -1,0 +1,137 @@
+"""The loader of the scripts, and what Python and Lua must agree on without being told twice."""
+
+import re
+from pathlib import Path
+
+import fakeredis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.orders import NUMBER_DIGITS, RECORD_FIELDS, RESTING, Status
+from app.domain.refusals import Reason, Refusal
+from app.engine import scripts
+from app.engine.book import Scripts
+from app.engine.keys import BookKeys, book_keys, symbol_of
+from tests.venue import EngineVenue
+
+ENTRIES = scripts.script_names()
+SOURCES = {path: path.read_text() for path in scripts.LUA_FOLDER.rglob("*.lua")}
+
+
+def write(folder: Path, **files: str) -> Path:
+    (folder / "lib").mkdir()
+    for name, text in files.items():
+        place = folder if name.startswith("entry") else folder / "lib"
+        (place / f"{name}.lua").write_text(text)
+    return folder
+
+
+def test_an_include_is_put_in_once_and_before_its_first_user(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path,
+        entry="-- @include b\n-- @include a\nreturn 1\n",
+        a="local a\n",
+        b="-- @include a\nlocal b\n",
+    )
+    assert scripts.assemble("entry", folder) == "local a\nlocal b\nreturn 1\n"
+
+
+def test_includes_in_a_circle_are_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path, entry="-- @include a\n", a="-- @include b\n", b="-- @include a\n")
+    with pytest.raises(scripts.ScriptError, match="includes itself"):
+        scripts.assemble("entry", folder)
+
+
+def test_a_missing_include_is_named(tmp_path: Path) -> None:
+    with pytest.raises(scripts.ScriptError, match=r"nowhere\.lua"):
+        scripts.assemble("entry", write(tmp_path, entry="-- @include nowhere\n"))
+
+
+def test_the_engine_has_every_script_and_no_other() -> None:
+    assert sorted(Scripts._fields) == ENTRIES
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_redis_knows_a_script_by_the_sha_that_we_use(name: str) -> None:
+    script = scripts.load(name)
+    assert fakeredis.FakeRedis().script_load(script.source) == script.sha
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_script_says_what_it_is_before_it_does_anything(name: str) -> None:
+    header = SOURCES[scripts.LUA_FOLDER / f"{name}.lua"].split("\n\n")[0]
+    for part in ("Guarantee:", "KEYS ", "ARGV ", "Returns ", "Refuses "):
+        assert f"-- {part}" in header
+
+
+def test_the_refusals_are_those_of_the_lua() -> None:
+    """One enum in Python holds exactly the codes that scripts can return."""
+    in_lua = {
+        code for text in SOURCES.values() for code in re.findall(r"'refused', '([a-z_]+)'", text)
+    }
+    assert in_lua == {refusal.value for refusal in Refusal}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_header_lists_the_refusals_in_the_order_of_the_checks(name: str) -> None:
+    entry = SOURCES[scripts.LUA_FOLDER / f"{name}.lua"]
+    header = entry.split("\n\n-- @include")[0].partition("Refuses")[2]
+    listed = [code for code in re.findall(r"[a-z_]+", header) if code in set(Refusal)]
+    body = scripts.assemble(name)
+    checked = list(dict.fromkeys(re.findall(r"'refused', '([a-z_]+)'", body)))
+    if name == "open_book":  # it takes only the one of schema_refusal that can be
+        checked.remove("book_missing")
+    assert listed == sorted(listed, key=list(Refusal).index)
+    assert sorted(listed) == sorted(checked)
+
+
+def test_the_reasons_are_those_of_the_lua() -> None:
+    in_lua = set(re.findall(r"return 'cancelled', '([a-z_]+)'", scripts.assemble("place_order")))
+    assert in_lua == set(Reason) - {Reason.CANCELLED_BY_CLIENT}
+
+
+def test_the_record_has_the_fields_that_python_reads() -> None:
+    venue = EngineVenue(fakeredis.FakeRedis())
+    from tests.commands import limit  # noqa: PLC0415
+
+    venue.apply(limit("alice", "buy", 10, 5))
+    record = venue.client.hget(venue.keys.orders, "1".zfill(NUMBER_DIGITS))
+    assert isinstance(record, bytes)
+    assert record.count(b"|") + 1 == len(RECORD_FIELDS)
+
+
+def test_resting_states_are_those_that_lua_lets_rest() -> None:
+    assert {Status.OPEN, Status.PARTIALLY_FILLED} == RESTING
+
+
+def test_every_key_of_a_book_is_in_its_slot_and_distinct() -> None:
+    keys = book_keys("BTC-USD")
+    assert all(key.startswith("{BTC-USD}:") for key in keys)
+    assert len(set(keys)) == len(BookKeys._fields)
+    assert {symbol_of(key) for key in keys} == {"BTC-USD"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_every_key_that_a_script_touches_is_in_keys(path: Path) -> None:
+    """No script builds a key's name: calls take a name of lib/keys.lua, or KEYS itself."""
+    allowed = (
+        r"(BOOK|BIDS|ASKS|ORDERS|OWNERS|CLIENT_ORDER_IDS|EVENTS|key|\w+\.key|generation_key\()"
+    )
+    for command, first in re.findall(r"\bcall\('([A-Z]+)'(?:, ([^,)]+))?", SOURCES[path]):
+        if command != "TIME":
+            assert re.match(allowed, first), f"{command} {first}"
+
+
+NOTIONAL = (
+    scripts.assemble("lib/notional") + "return add_product(ARGV[1], ARGV[2] + 0, ARGV[3] + 0)"
+)
+BELOW_LIMIT = st.integers(1, 2**53 - 1)
+
+
+@given(total=st.integers(0, 10**34), price=BELOW_LIMIT, quantity=BELOW_LIMIT)
+def test_price_times_quantity_is_exact(total: int, price: int, quantity: int) -> None:
+    """Also where the product has 32 digits; Lua's own would have lost sixteen of them."""
+    answer = fakeredis.FakeRedis().eval(NOTIONAL, 0, total, price, quantity)
+    assert int(answer) == total + price * quantity  # type: ignore[arg-type]
+    assert answer == str(total + price * quantity).encode()
