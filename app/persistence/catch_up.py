@@ -1,0 +1,68 @@
+"""Where an instrument stands, and making Redis agree with it: done at the start, after every outage
+and for a halted instrument now and then. The committed position is the truth; what a crash left
+undone after its commit is done here.
+"""
+
+import redis
+
+from app.domain.events import EVENT_FIELDS, parse_order_line
+from app.domain.instruments import Instrument
+from app.persistence import event_store, event_stream
+from app.persistence.event_store import Connection
+from app.persistence.halts import Halt, Halted
+from app.persistence.instruments import InstrumentDiffers, store_instrument
+from app.persistence.rows import UNREADABLE, Entry, numbers_over
+
+
+def catch_up(client: redis.Redis, connection: Connection, instrument: Instrument) -> int:
+    """The committed position of one instrument; the group's next entry is the one behind it.
+
+    Raises:
+        Halted: `instrument_differs`, `redis_behind` or `diverged`.
+        psycopg.Error, redis.RedisError: a server is away; nothing is lost by trying again.
+    """
+    symbol = instrument.symbol
+    _check_sizes(connection, instrument)
+    position = event_store.open_position(connection, symbol)
+    group = event_stream.open_group(client, symbol)
+    if group.last_sequence < position:
+        detail = f"Redis is at {group.last_sequence}, Postgres at {position}"
+        raise Halted(Halt(symbol, group.last_sequence + 1, "redis_behind", detail))
+    if position:
+        # From the first entry whose settling may have been cut short by a crash. The entry at the
+        # position is always among them: it differs if Redis lost its latest and went on without.
+        for chunk in event_stream.stretch(client, symbol, min(group.unsettled, position), position):
+            _confirm(connection, symbol, chunk)
+            over = [number for entry in chunk for number in _ended_by(symbol, entry)]
+            event_stream.drop(client, symbol, [entry.sequence for entry in chunk], over, 0)
+        event_stream.acknowledge_up_to(client, symbol, position)
+    event_stream.seek(client, symbol, position)
+    return position
+
+
+def _check_sizes(connection: Connection, instrument: Instrument) -> None:
+    try:
+        store_instrument(connection, instrument)
+    except InstrumentDiffers as difference:
+        stored = difference.stored
+        # Limits may have been changed since; sizes never may.
+        if (stored.tick_size, stored.lot_size) != (instrument.tick_size, instrument.lot_size):
+            detail = f"stored with tick {stored.tick_size} and lot {stored.lot_size}"
+            halt = Halt(instrument.symbol, 1, "instrument_differs", detail)
+            raise Halted(halt) from difference
+
+
+def _confirm(connection: Connection, symbol: str, entries: list[Entry]) -> None:
+    stored = event_store.stored_events(connection, symbol, [entry.sequence for entry in entries])
+    for entry in entries:
+        ours = {name: entry.fields.get(name) for name in EVENT_FIELDS}
+        if stored.get(entry.sequence) != ours:
+            detail = f"event {entry.sequence} is not the one that was written down"
+            raise Halted(Halt(symbol, entry.sequence, "diverged", detail))
+
+
+def _ended_by(symbol: str, entry: Entry) -> list[int]:
+    try:
+        return numbers_over([parse_order_line(line) for line in entry.fields["orders"].split("\n")])
+    except UNREADABLE as error:
+        raise Halted(Halt(symbol, entry.sequence, "poison", repr(error))) from error

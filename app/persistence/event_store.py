@@ -1,0 +1,202 @@
+"""The persister's statements: one transaction per batch, and what it compares and continues from.
+Must not know Redis. Columns travel as arrays, so that a batch is five statements, not thousands.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from app.persistence.rows import Batch, Row, microseconds
+
+Connection = psycopg.Connection[Any]
+
+CONNECT_TIMEOUT_S: Final = 5
+STATEMENT_TIMEOUT_MS: Final = 30_000
+LOCK_TIMEOUT_MS: Final = 10_000
+IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 15_000
+"""After which Postgres ends the transaction of a persister that stands still with the lock."""
+UNSENT_TIMEOUT_MS: Final = 15_000
+"""After which a connection whose other end no longer answers is given up by TCP."""
+KEEPALIVE_IDLE_S: Final = 5
+
+_SESSION: Final = (
+    f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}",
+    f"SET lock_timeout = {LOCK_TIMEOUT_MS}",
+    f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_TIMEOUT_MS}",
+    # What is committed here leaves Redis: a server that answers before its disk would lose it.
+    "SET synchronous_commit = on",
+)
+
+EVENT_COLUMNS: Final = {
+    "instrument": "text",
+    "sequence": "bigint",
+    "type": "text",
+    "occurred_at": "timestamptz",
+    "orders": "text",
+    "fills": "text",
+    "levels": "text",
+}
+ORDER_COLUMNS: Final = {
+    "order_id": "text",
+    "instrument": "text",
+    "client_id": "text",
+    "side": "text",
+    "type": "text",
+    "time_in_force": "text",
+    "post_only": "boolean",
+    "client_order_id": "text",
+    "idempotency_key": "text",
+    "price": "numeric",
+    "quantity": "numeric",
+    "filled_quantity": "numeric",
+    "remaining_quantity": "numeric",
+    "notional": "numeric",
+    "status": "text",
+    "reason": "text",
+    "sequence": "bigint",
+    "created_at": "timestamptz",
+    "updated_at": "timestamptz",
+}
+ORDER_COLUMNS_THAT_CHANGE: Final = (
+    "price",
+    "quantity",
+    "filled_quantity",
+    "remaining_quantity",
+    "notional",
+    "status",
+    "reason",
+    "sequence",
+    "updated_at",
+)
+TRADE_COLUMNS: Final = {
+    "trade_id": "text",
+    "instrument": "text",
+    "sequence": "bigint",
+    "fill_index": "integer",
+    "price": "numeric",
+    "quantity": "numeric",
+    "side": "text",
+    "buy_order_id": "text",
+    "sell_order_id": "text",
+    "maker_order_id": "text",
+    "taker_order_id": "text",
+    "executed_at": "timestamptz",
+}
+
+
+class PositionMoved(Exception):
+    """The batch does not continue from the committed positions: another persister was here."""
+
+
+def connect(database_url: str) -> Connection:
+    """A connection on which nothing waits for ever.
+
+    Raises:
+        psycopg.OperationalError: Postgres is away.
+    """
+    conninfo = make_conninfo(
+        database_url,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        tcp_user_timeout=UNSENT_TIMEOUT_MS,
+        keepalives_idle=KEEPALIVE_IDLE_S,
+        application_name="crossbook persister",
+    )
+    connection = psycopg.connect(conninfo, autocommit=True)
+    for setting in _SESSION:
+        connection.execute(setting)
+    return connection
+
+
+def open_position(connection: Connection, symbol: str) -> int:
+    """The last sequence written down of one instrument; 0, and noted so, if it is new."""
+    connection.execute(
+        "INSERT INTO stream_positions (instrument) VALUES (%s) ON CONFLICT DO NOTHING", (symbol,)
+    )
+    return _positions(connection, [symbol], "")[symbol]
+
+
+def stored_events(
+    connection: Connection, symbol: str, sequences: Iterable[int]
+) -> dict[int, dict[str, str]]:
+    """The five fields of events that are written down, as the stream had them."""
+    found = connection.execute(
+        "SELECT sequence, type, occurred_at, orders, fills, levels FROM events"
+        " WHERE instrument = %s AND sequence = ANY(%s::bigint[])",
+        (symbol, list(sequences)),
+    )
+    return {
+        sequence: {
+            "type": kind,
+            "time": str(microseconds(occurred_at)),
+            "orders": orders,
+            "fills": fills,
+            "levels": levels,
+        }
+        for sequence, kind, occurred_at, orders, fills, levels in found
+    }
+
+
+def write(connection: Connection, batch: Batch) -> None:
+    """Commit a batch: rows and positions together, or nothing.
+
+    Raises:
+        PositionMoved: the batch is not what comes next; nothing was written.
+        psycopg.Error: nothing was written, or the connection broke and nobody knows.
+    """
+    with connection.transaction():
+        if _positions(connection, batch.starts, "ORDER BY instrument FOR UPDATE") != batch.starts:
+            raise PositionMoved
+        _execute(connection, _INSERT_EVENTS, batch.events)
+        _execute(connection, _UPSERT_ORDERS, batch.orders.values())
+        _execute(connection, _INSERT_TRADES, batch.trades)
+        _execute(connection, _UPDATE_POSITIONS, batch.ends.items())
+
+
+def _positions(connection: Connection, symbols: Collection[str], ending: str) -> dict[str, int]:
+    found = connection.execute(
+        f"SELECT instrument, sequence FROM stream_positions"  # noqa: S608  # `ending` is ours
+        f" WHERE instrument = ANY(%s) {ending}",
+        (list(symbols),),
+    )
+    return dict(found.fetchall())
+
+
+def _execute(
+    connection: Connection, statement: sql.Composed, rows: Collection[Row | tuple[str, int]]
+) -> None:
+    if rows:
+        connection.execute(statement, [list(column) for column in zip(*rows, strict=True)])
+
+
+def _arrays(columns: dict[str, str]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.SQL("%s::" + kind + "[]") for kind in columns.values())
+
+
+def _insert(table: str, columns: dict[str, str]) -> sql.Composed:
+    return sql.SQL("INSERT INTO {} ({}) SELECT * FROM unnest({})").format(
+        sql.Identifier(table),
+        sql.SQL(", ").join(map(sql.Identifier, columns)),
+        _arrays(columns),
+    )
+
+
+def _upsert_orders() -> sql.Composed:
+    changes = [
+        sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name))
+        for name in ORDER_COLUMNS_THAT_CHANGE
+    ]
+    return _insert("orders", ORDER_COLUMNS) + sql.SQL(
+        " ON CONFLICT (order_id) DO UPDATE SET {}"
+    ).format(sql.SQL(", ").join(changes))
+
+
+_INSERT_EVENTS: Final = _insert("events", EVENT_COLUMNS)
+_INSERT_TRADES: Final = _insert("trades", TRADE_COLUMNS)
+_UPSERT_ORDERS: Final = _upsert_orders()
+_UPDATE_POSITIONS: Final = sql.SQL(
+    "UPDATE stream_positions AS p SET sequence = n.sequence, updated_at = now()"
+    " FROM unnest({}) AS n (instrument, sequence) WHERE p.instrument = n.instrument"
+).format(_arrays({"instrument": "text", "sequence": "bigint"}))

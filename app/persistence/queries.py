@@ -1,0 +1,334 @@
+"""What the API reads from Postgres. Each method is one statement, hence one snapshot: where it says
+positions, these are the positions that its rows stand for. Must not know Redis or Flask.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from app.domain.events import Event, parse_event
+from app.domain.instruments import Instrument, Market
+from app.domain.orders import OrderRecord, order_id, split_order_id
+from app.persistence import instruments
+from app.persistence.rows import microseconds, notional_scale, to_units
+
+POOL_CONNECTIONS: Final = 4
+"""Per process. Reads are short; more would only queue inside Postgres."""
+POOL_WAIT_S: Final = 2.0
+CONNECT_TIMEOUT_S: Final = 3
+STATEMENT_TIMEOUT_MS: Final = 3_000
+UNSENT_TIMEOUT_MS: Final = 5_000
+RECONNECT_FOR_S: Final = 2.0
+"""How long the pool tries by itself, with ever longer pauses; afterwards each call makes it try at
+once, so a short time means a quick recovery."""
+
+Pool = ConnectionPool[psycopg.Connection[DictRow]]
+
+
+class DatabaseUnavailable(Exception):
+    """Postgres is away, too slow or has no connection left; the same call may work later."""
+
+
+class OrderFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which orders; None and the empty tuple stand for any."""
+
+    client_id: str | None = None
+    instrument: str | None = None
+    statuses: tuple[str, ...] = ()
+    client_order_id: str | None = None
+
+
+class OrderCursor(NamedTuple):
+    """The place of an order in the list; orders sort by it, greatest (newest) first."""
+
+    created_us: int
+    symbol: str
+    number: int
+
+
+class ListedOrder(NamedTuple):
+    """An order and its instrument."""
+
+    symbol: str
+    order: OrderRecord
+
+    @property
+    def cursor(self) -> OrderCursor:
+        """Its place in the list."""
+        return OrderCursor(self.order.created_us, self.symbol, self.order.number)
+
+
+class TradeCursor(NamedTuple):
+    """The place of a trade among those of its instrument, greatest (newest) first."""
+
+    sequence: int
+    fill_index: int
+
+
+_END: Final = TradeCursor(2**63 - 1, 1)
+
+
+class StoredTrade(NamedTuple):
+    """One execution. `fill_index` counts from 1 within the event; `side` is the taker's."""
+
+    sequence: int
+    fill_index: int
+    price_ticks: int
+    quantity_lots: int
+    side: str
+    maker_number: int
+    taker_number: int
+    executed_us: int
+
+
+def open_pool(database_url: str) -> Pool:
+    """Connections for one process, opened in the background: also while Postgres is away. Call it
+    after gevent's patching and after the fork.
+    """
+    conninfo = make_conninfo(
+        database_url,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        tcp_user_timeout=UNSENT_TIMEOUT_MS,
+        application_name="crossbook api",
+    )
+    return ConnectionPool(
+        conninfo,
+        kwargs={"autocommit": True, "row_factory": dict_row},
+        min_size=1,
+        max_size=POOL_CONNECTIONS,
+        timeout=POOL_WAIT_S,
+        # No max_waiting: the pool counts calls that have given up, too, until a connection comes,
+        # and once there are as many it never makes one (psycopg_pool 3.3). See Queries._connection.
+        reconnect_timeout=RECONNECT_FOR_S,
+        configure=_configure,
+        # After a restart of Postgres every connection is stale; a reader must not find out.
+        check=ConnectionPool.check_connection,
+        name="queries",
+        open=True,
+    )
+
+
+class Queries:
+    """Reads for the API. Every method raises DatabaseUnavailable when Postgres cannot answer."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._markets: dict[str, Market] = {}
+        self._is_away = False
+        self._trying = threading.Lock()
+
+    def ping(self) -> None:
+        """Whether Postgres answers at all."""
+        self._rows(sql.SQL("SELECT 1"))
+
+    def positions(self) -> dict[str, int]:
+        """The committed position of each instrument."""
+        found = self._rows(sql.SQL("SELECT instrument, sequence FROM stream_positions"))
+        return {row["instrument"]: row["sequence"] for row in found}
+
+    def order(self, market: Market, number: int) -> OrderRecord | None:
+        """One order's last committed state."""
+        found = self._rows(_ORDER, id=order_id(market.symbol, number))
+        return _order_record(market.instrument, found[0]) if found else None
+
+    def event(self, market: Market, sequence: int) -> Event | None:
+        """One event as it was when its command was answered."""
+        found = self._rows(_EVENT, instrument=market.symbol, sequence=sequence)
+        return _event(market.symbol, found[0]) if found else None
+
+    def orders(
+        self, wanted: OrderFilter, limit: int, before: OrderCursor | None = None
+    ) -> tuple[list[ListedOrder], dict[str, int]]:
+        """Up to `limit` orders, newest first, those older than `before`; and the positions."""
+        found = self._rows(_orders_statement(wanted, before), limit=limit, **_named(wanted, before))
+        listed = [
+            ListedOrder(row["symbol"], _order_record(self._instrument(row["symbol"]), row))
+            for row in found
+            if row["order_id"] is not None
+        ]
+        return listed, {row["symbol"]: row["position"] for row in found}
+
+    def trades(
+        self, market: Market, limit: int, before: TradeCursor | None = None
+    ) -> tuple[list[StoredTrade], int]:
+        """Up to `limit` trades of one instrument, newest first, those older than `before`; and its
+        position.
+        """
+        place = before or _END
+        found = self._rows(_TRADES, instrument=market.symbol, limit=limit, **place._asdict())
+        trades = [
+            _stored_trade(market.instrument, row) for row in found if row["trade_id"] is not None
+        ]
+        return trades, found[0]["position"] if found else 0
+
+    def _instrument(self, symbol: str) -> Instrument:
+        if symbol not in self._markets:
+            with self._connection() as connection:
+                for instrument in instruments.stored_instruments(connection):
+                    self._markets[instrument.symbol] = Market(instrument)
+        return self._markets[symbol].instrument
+
+    def _rows(self, statement: sql.SQL | sql.Composed, **values: object) -> list[DictRow]:
+        with self._connection() as connection:
+            return connection.execute(statement, values).fetchall()
+
+    @contextmanager
+    def _connection(self) -> Iterator[psycopg.Connection[DictRow]]:
+        # After a call has waited for a connection in vain, one call at a time tries whether there
+        # is one again; the others are told at once, instead of queueing up behind an outage.
+        is_trial = self._is_away
+        if is_trial and not self._trying.acquire(blocking=False):
+            raise DatabaseUnavailable("no connection to Postgres at present")
+        try:
+            with self._pool.connection() as connection:
+                self._is_away = False
+                yield connection
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            self._is_away = self._is_away or isinstance(error, PoolTimeout)
+            raise DatabaseUnavailable(str(error)) from error
+        finally:
+            if is_trial:
+                self._trying.release()
+
+
+def _configure(connection: psycopg.Connection[Any]) -> None:
+    connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
+    connection.execute("SET default_transaction_read_only = on")
+
+
+_ORDER: Final = sql.SQL("SELECT * FROM orders WHERE order_id = %(id)s")
+_EVENT: Final = sql.SQL(
+    "SELECT * FROM events WHERE instrument = %(instrument)s AND sequence = %(sequence)s"
+)
+# From the position outwards, so that it is there also where no trade is.
+_TRADES: Final = sql.SQL(
+    """
+    SELECT p.sequence AS position, t.*
+    FROM stream_positions AS p
+    LEFT JOIN LATERAL (
+        SELECT * FROM trades
+        WHERE instrument = p.instrument AND (sequence, fill_index) < (%(sequence)s, %(fill_index)s)
+        ORDER BY sequence DESC, fill_index DESC
+        LIMIT %(limit)s
+    ) AS t ON true
+    WHERE p.instrument = %(instrument)s
+    ORDER BY t.sequence DESC, t.fill_index DESC
+    """
+)
+# Order ids sort like (instrument, number): fixed width, and "-" comes before letters and digits.
+_NEWEST_FIRST: Final = sql.SQL("ORDER BY created_at DESC, order_id DESC")
+_OF_CLIENT: Final = sql.SQL("SELECT * FROM orders WHERE {conditions} {order} LIMIT %(limit)s")
+# Without a client: the newest of each instrument from its index, and of those the newest.
+_OF_INSTRUMENTS: Final = sql.SQL(
+    """
+    SELECT o.*
+    FROM stream_positions AS p
+    CROSS JOIN LATERAL (
+        SELECT * FROM orders
+        WHERE instrument = p.instrument AND {conditions} {order} LIMIT %(limit)s
+    ) AS o
+    {order} LIMIT %(limit)s
+    """
+)
+_WITH_POSITIONS: Final = sql.SQL(
+    """
+    WITH page AS ({page})
+    SELECT p.instrument AS symbol, p.sequence AS position, page.*
+    FROM stream_positions AS p
+    LEFT JOIN page ON page.instrument = p.instrument
+    ORDER BY page.created_at DESC NULLS LAST, page.order_id DESC
+    """
+)
+
+
+def _orders_statement(wanted: OrderFilter, before: OrderCursor | None) -> sql.Composed:
+    page = _OF_INSTRUMENTS if wanted.client_id is None else _OF_CLIENT
+    conditions = sql.SQL(" AND ").join(_conditions(wanted, before))
+    return _WITH_POSITIONS.format(page=page.format(conditions=conditions, order=_NEWEST_FIRST))
+
+
+def _conditions(wanted: OrderFilter, before: OrderCursor | None) -> Sequence[sql.SQL]:
+    chosen = [sql.SQL("true")]
+    if wanted.client_id is not None:
+        chosen.append(sql.SQL("client_id = %(client_id)s"))
+    if wanted.instrument is not None:
+        chosen.append(sql.SQL("instrument = %(instrument)s"))
+    if wanted.client_order_id is not None:
+        chosen.append(sql.SQL("client_order_id = %(client_order_id)s"))
+    if wanted.statuses:
+        chosen.append(sql.SQL("status = ANY(%(statuses)s)"))
+    if before is not None:
+        chosen.append(sql.SQL("(created_at, order_id) < (%(before_time)s, %(before_id)s)"))
+    return chosen
+
+
+def _named(wanted: OrderFilter, before: OrderCursor | None) -> dict[str, Any]:
+    values = msgspec.structs.asdict(wanted) | {"statuses": list(wanted.statuses)}
+    if before is not None:
+        values["before_time"] = _moment(before.created_us)
+        values["before_id"] = order_id(before.symbol, before.number)
+    return values
+
+
+def _moment(time_us: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)
+
+
+def _number(text: str) -> int:
+    parts = split_order_id(text)
+    assert parts is not None, "the persister wrote it"
+    return parts[1]
+
+
+def _units_or_none(value: Decimal | None, step: Decimal) -> int | None:
+    return None if value is None else to_units(value, step)
+
+
+def _order_record(instrument: Instrument, row: DictRow) -> OrderRecord:
+    return OrderRecord(
+        number=_number(row["order_id"]),
+        status=row["status"],
+        reason=row["reason"] or "",
+        quantity_lots=to_units(row["quantity"], instrument.lot_size),
+        filled_lots=to_units(row["filled_quantity"], instrument.lot_size),
+        notional=to_units(row["notional"], notional_scale(instrument).step),
+        price_ticks=_units_or_none(row["price"], instrument.tick_size),
+        sequence=row["sequence"],
+        updated_us=microseconds(row["updated_at"]),
+        created_us=microseconds(row["created_at"]),
+        client_id=row["client_id"],
+        client_order_id=row["client_order_id"] or "",
+        side=row["side"],
+        type=row["type"],
+        time_in_force=row["time_in_force"],
+        post_only=row["post_only"],
+        idempotency_key=row["idempotency_key"] or "",
+    )
+
+
+def _event(symbol: str, row: DictRow) -> Event:
+    fields = row | {"time": str(microseconds(row["occurred_at"]))}
+    return parse_event(symbol, f"{row['sequence']}-0", fields)
+
+
+def _stored_trade(instrument: Instrument, row: DictRow) -> StoredTrade:
+    return StoredTrade(
+        sequence=row["sequence"],
+        fill_index=row["fill_index"],
+        price_ticks=to_units(row["price"], instrument.tick_size),
+        quantity_lots=to_units(row["quantity"], instrument.lot_size),
+        side=row["side"],
+        maker_number=_number(row["maker_order_id"]),
+        taker_number=_number(row["taker_order_id"]),
+        executed_us=microseconds(row["executed_at"]),
+    )

@@ -1,0 +1,2 @@
+DROP TABLE IF EXISTS stream_positions;
+DROP TABLE IF EXISTS instruments;

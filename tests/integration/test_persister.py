@@ -1,0 +1,1170 @@
+"""The persister against a real Redis and a real Postgres: exactly once, whatever dies when.
+
+Histories are made by hand (`Tape`), in the form that the scripts write, so that the expected rows
+come from somewhere else than from the code under test.
+"""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+import redis
+
+from app.domain.events import parse_event
+from app.domain.instruments import EXACT_LIMIT, Instrument, Market, list_instrument
+from app.domain.orders import RECORD_FIELDS, OrderRecord, parse_record
+from app.domain.refusals import Reason
+from app.embedded.ports import LOOPBACK, is_free
+from app.embedded.postgres_server import EmbeddedPostgres
+from app.embedded.redis_server import EmbeddedRedis
+from app.engine.book import Books, NewOrder, Placed, Refused
+from app.engine.executor import DirectExecutor
+from app.engine.keys import INSTRUMENTS, PERSISTER_GROUP, book_keys
+from app.persistence import event_store, event_stream, migrations, persister
+from app.persistence.instruments import (
+    InstrumentDiffers,
+    positions,
+    store_instrument,
+    stored_instruments,
+)
+from app.persistence.persister import Persister
+from app.persistence.queries import (
+    POOL_WAIT_S,
+    DatabaseUnavailable,
+    OrderFilter,
+    Queries,
+    StoredTrade,
+    TradeCursor,
+    open_pool,
+)
+
+PATIENCE_S = 60.0
+POLL_S = 0.005
+ROOT = Path(__file__).resolve().parents[2]
+PROCESS = """
+import os
+from app.config import Settings
+from app.persistence.persister import run
+run(Settings.from_environment(os.environ))
+"""
+TABLES = "events, orders, trades, stream_positions, instruments"
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(POLL_S)
+
+
+def free_port() -> int:
+    return next(p for p in random.sample(range(20_000, 30_000), 100) if is_free(p, LOOPBACK))
+
+
+class Tape:
+    """What one book did, written to Redis as the scripts would, and kept to compare with."""
+
+    def __init__(self, client: redis.Redis, instrument: Instrument) -> None:
+        self.client = client
+        self.instrument = instrument
+        self.market = Market(instrument)
+        self.keys = book_keys(instrument.symbol)
+        self.events: list[dict[str, str]] = []
+        self.orders: dict[int, dict[str, str]] = {}
+        self.trades: list[StoredTrade] = []
+        self.time_us = 1_700_000_000_000_000
+        self._resting: list[int] = []
+        client.hset(INSTRUMENTS, instrument.symbol, msgspec.json.encode(instrument).decode())
+
+    @property
+    def symbol(self) -> str:
+        return self.instrument.symbol
+
+    @property
+    def last(self) -> int:
+        return len(self.events)
+
+    @property
+    def open_numbers(self) -> set[int]:
+        return {n for n, order in self.orders.items() if parse_record(n, _record(order)).is_open}
+
+    def sell(self, quantity: int = 10, price: int = 500, **extra: str) -> int:
+        """An order that rests."""
+        number = self._new("sell", quantity, price, **extra)
+        self._resting.append(number)
+        self._append("place", [number], [])
+        return number
+
+    def buy(self, quantity: int = 10, price: int = 500, **extra: str) -> int:
+        """An immediate-or-cancel order: takes the oldest sells at their prices."""
+        number = self._new("buy", quantity, price, time_in_force="ioc", **extra)
+        changed, fills, left = [number], [], quantity
+        while left and self._resting:
+            maker = self._resting[0]
+            traded = min(left, self._open_lots(maker))
+            left -= traded
+            self._fill(maker, traded, int(self.orders[maker]["price_ticks"]))
+            self._fill(number, traded, int(self.orders[maker]["price_ticks"]))
+            self.orders[maker]["sequence"] = str(number)
+            self.orders[maker]["updated_us"] = str(self.time_us)
+            changed.append(maker)
+            fills.append((maker, int(self.orders[maker]["price_ticks"]), traded))
+            if not self._open_lots(maker):
+                self._resting.pop(0)
+        if left:
+            self.orders[number] |= {"status": "cancelled", "reason": "ioc_remainder"}
+        self._append("place", changed, fills)
+        return number
+
+    def cancel(self, number: int) -> None:
+        self._tick()
+        self._resting.remove(number)
+        self.orders[number] |= {
+            "status": "cancelled",
+            "reason": "cancelled_by_client",
+            "sequence": str(self.last + 1),
+            "updated_us": str(self.time_us),
+        }
+        self._append("cancel", [number], [])
+
+    def play(self, dice: random.Random, commands: int) -> None:
+        """Random commands."""
+        for _ in range(commands):
+            if self._resting and dice.random() < 0.2:
+                self.cancel(dice.choice(self._resting))
+            elif dice.random() < 0.5:
+                self.buy(dice.randint(1, 30), client_id=f"c{dice.randint(1, 5)}")
+            else:
+                self.sell(dice.randint(1, 30), dice.randint(400, 600))
+
+    def _new(self, side: str, quantity: int, price: int, **extra: str) -> int:
+        self._tick()
+        number = self.last + 1
+        self.orders[number] = {
+            "status": "open",
+            "quantity_lots": str(quantity),
+            "filled_lots": "0",
+            "notional": "0",
+            "price_ticks": str(price),
+            "created_us": str(self.time_us),
+            "client_id": "alice",
+            "side": side,
+            "type": "limit",
+            "time_in_force": "gtc",
+            "post_only": "0",
+            "self_trade_prevention": "none",
+        } | extra
+        return number
+
+    def _tick(self) -> None:
+        self.time_us += 1009
+
+    def _open_lots(self, number: int) -> int:
+        return int(self.orders[number]["quantity_lots"]) - int(self.orders[number]["filled_lots"])
+
+    def _fill(self, number: int, lots: int, price: int) -> None:
+        order = self.orders[number]
+        order["filled_lots"] = str(int(order["filled_lots"]) + lots)
+        order["notional"] = str(int(order["notional"]) + lots * price)
+        order["status"] = "partially_filled" if self._open_lots(number) else "filled"
+
+    def _append(self, kind: str, changed: list[int], fills: list[tuple[int, int, int]]) -> None:
+        records = {f"{n:014d}": _record(self.orders[n]) for n in changed}
+        event = {
+            "type": kind,
+            "time": str(self.time_us),
+            "orders": "\n".join(f"{n}|{text}" for n, text in records.items()),
+            "fills": " ".join(f"{maker:014d},{p},{q}" for maker, p, q in fills),
+            "levels": f"ask:500={len(self._resting)}",
+        }
+        self.events.append(event)
+        for index, (maker, price, lots) in enumerate(fills, 1):
+            side, taker = self.orders[changed[0]]["side"], changed[0]
+            self.trades.append(
+                StoredTrade(self.last, index, price, lots, side, maker, taker, self.time_us)
+            )
+        with self.client.pipeline(transaction=True) as pipe:
+            pipe.xadd(self.keys.events, _encoded(event), id=f"{self.last}-0")  # type: ignore[arg-type]
+            pipe.hset(self.keys.orders, mapping=_encoded(records))  # type: ignore[arg-type]
+            pipe.hset(self.keys.book, "sequence", self.last)
+            pipe.execute()
+
+
+def _record(order: dict[str, str]) -> str:
+    return "|".join(order.get(name, "") for name in RECORD_FIELDS)
+
+
+def _encoded(fields: dict[str, str]) -> dict[str, bytes]:
+    return {name: text.encode("utf-8", "surrogateescape") for name, text in fields.items()}
+
+
+class Servers:
+    """One Redis and one Postgres for all tests of this file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.redis = EmbeddedRedis(folder, port=free_port())
+        self.postgres = EmbeddedPostgres(folder, port=free_port())
+
+    def start(self, *servers: EmbeddedRedis | EmbeddedPostgres) -> None:
+        for server in servers:
+            server.start()
+        for server in servers:
+            server.wait_ready()
+
+    def client(self) -> redis.Redis:
+        return event_stream.connect(self.redis.url)
+
+    def connect(self) -> event_store.Connection:
+        return event_store.connect(self.postgres.url)
+
+    def persister(self, **options: int) -> Persister:
+        return Persister(self.client(), self.connect, **options)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    servers = Servers(tmp_path_factory.mktemp("persister"))
+    try:
+        servers.start(servers.redis, servers.postgres)
+        migrations.migrate(servers.postgres.url)
+        yield servers
+    finally:
+        servers.postgres.stop()
+        servers.redis.stop()
+
+
+@pytest.fixture
+def servers(running: Servers) -> Servers:
+    running.client().flushall()
+    with running.connect() as connection:
+        connection.execute(f"TRUNCATE {TABLES}")
+    return running
+
+
+@pytest.fixture
+def client(servers: Servers) -> redis.Redis:
+    return servers.client()
+
+
+@pytest.fixture
+def queries(servers: Servers) -> Iterator[Queries]:
+    with open_pool(servers.postgres.url) as pool:
+        yield Queries(pool)
+
+
+@pytest.fixture
+def tape(client: redis.Redis) -> Tape:
+    return Tape(client, list_instrument("BTC-USD", Decimal("0.01"), Decimal("0.00000001")))
+
+
+@pytest.fixture
+def other(client: redis.Redis) -> Tape:
+    return Tape(client, list_instrument("XRP-USD", Decimal("0.0005"), Decimal(25)))
+
+
+def rows(servers: Servers, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    with servers.connect() as connection:
+        return connection.execute(statement, values).fetchall()  # type: ignore[arg-type]
+
+
+def position(servers: Servers, tape: Tape) -> int:
+    with servers.connect() as connection:
+        return positions(connection).get(tape.symbol, 0)
+
+
+def drain(*persisters: Persister) -> None:
+    """Step until nothing new comes."""
+    for each in persisters:
+        each.step(1)
+        while each.step(1):
+            pass
+
+
+def group(tape: Tape) -> dict[str, Any]:
+    groups: Any = tape.client.xinfo_groups(tape.keys.events)
+    return next(g for g in groups if g["name"] == PERSISTER_GROUP)
+
+
+def persisted_once(servers: Servers, queries: Queries, tape: Tape) -> None:
+    """All of the tape is in Postgres, once and right, and Redis holds only what it should."""
+    found = rows(
+        servers, "SELECT sequence FROM events WHERE instrument = %s ORDER BY 1", tape.symbol
+    )
+    assert [sequence for (sequence,) in found] == list(range(1, tape.last + 1))
+    for sequence, fields in enumerate(tape.events, 1):
+        expected = parse_event(tape.symbol, f"{sequence}-0", fields)
+        assert queries.event(tape.market, sequence) == expected
+    for number, order in tape.orders.items():
+        assert queries.order(tape.market, number) == parse_record(number, _record(order))
+    found = rows(servers, "SELECT count(*) FROM orders WHERE instrument = %s", tape.symbol)
+    assert found == [(len(tape.orders),)]
+    assert queries.trades(tape.market, len(tape.trades) + 1) == (tape.trades[::-1], tape.last)
+    left_in_redis: Any = tape.client.hkeys(tape.keys.orders)
+    assert {int(number) for number in left_in_redis} == tape.open_numbers
+    assert group(tape)["pending"] == 0
+    assert group(tape)["last-delivered-id"] == f"{tape.last}-0"
+
+
+@contextlib.contextmanager
+def in_background(persister: Persister) -> Iterator[threading.Thread]:
+    """The persister's own loop in a thread; stopped and joined at the end."""
+    stop = threading.Event()
+    thread = threading.Thread(target=persister.run, args=(stop,))
+    thread.start()
+    try:
+        yield thread
+    finally:
+        stop.set()
+        thread.join(PATIENCE_S)
+        persister.close()
+    assert not thread.is_alive()
+
+
+def start_process(servers: Servers) -> subprocess.Popen[bytes]:
+    environment = os.environ | {
+        "REDIS_URL": servers.redis.url,
+        "DATABASE_URL": servers.postgres.url,
+    }
+    return subprocess.Popen([sys.executable, "-c", PROCESS], cwd=ROOT, env=environment)
+
+
+# --- what is written --------------------------------------------------------------------------
+
+
+def test_history_is_written_down(servers: Servers, queries: Queries, tape: Tape) -> None:
+    """Rule: events, orders and trades reach Postgres as they were, in batches of any size."""
+    tape.play(random.Random(1), 100)
+    drain(servers.persister(batch_entries=7))
+    tape.play(random.Random(2), 300)
+    drain(servers.persister())
+    persisted_once(servers, queries, tape)
+
+
+def test_what_the_scripts_write_is_written_down(
+    servers: Servers, queries: Queries, tape: Tape, client: redis.Redis
+) -> None:
+    """Rule: the events of the real scripts are read as they are meant, numbers of 2^53 included."""
+    books = Books(DirectExecutor(redis.Redis.from_url(servers.redis.url)), 3600)
+    books.open(tape.symbol)
+    for order in _orders_for_the_scripts(random.Random(34)):
+        with contextlib.suppress(Refused):
+            placed = books.place(tape.symbol, order)
+            if isinstance(placed, Placed) and placed.order.number % 5 == 0:
+                books.cancel(tape.symbol, placed.order.number, Reason.CANCELLED_BY_CLIENT)
+    raw: Any = client.xrange(tape.keys.events)
+    events = [parse_event(tape.symbol, entry_id, fields) for entry_id, fields in raw]
+    drain(servers.persister())
+    last_states = {order.number: order for event in events for order in event.orders}
+    assert len(last_states) > 150
+    assert {n: queries.order(tape.market, n) for n in last_states} == last_states
+    assert [queries.event(tape.market, event.sequence) for event in events] == events
+    trades, at = queries.trades(tape.market, 10_000)
+    fills = [(event.sequence, index) for event in events for index, _ in enumerate(event.fills, 1)]
+    assert [(trade.sequence, trade.fill_index) for trade in trades] == fills[::-1]
+    assert at == len(events)
+    left: Any = client.hgetall(tape.keys.orders)
+    resting = {n: order for n, order in last_states.items() if order.is_open}
+    assert {int(n): parse_record(int(n), record) for n, record in left.items()} == resting
+
+
+def _orders_for_the_scripts(dice: random.Random) -> Iterator[NewOrder]:
+    for index in range(200):
+        is_market = dice.random() < 0.1
+        largest = 2 ** dice.choice([4, 30, 49])
+        yield NewOrder(
+            side=dice.choice(["buy", "sell"]),
+            type="market" if is_market else "limit",
+            time_in_force="ioc" if is_market else dice.choice(["gtc", "gtc", "ioc", "fok"]),
+            price_ticks=None if is_market else EXACT_LIMIT - dice.randint(1, 20),
+            quantity_lots=dice.randint(1, largest),
+            post_only=not is_market and dice.random() < 0.1,
+            client_id=dice.choice(["alice", "bob"]),
+            client_order_id=f"{index}",
+            idempotency_key=dice.choice(["", f"key {index}"]),
+        )
+
+
+def test_several_instruments_share_a_batch(
+    servers: Servers, queries: Queries, tape: Tape, other: Tape
+) -> None:
+    """Rule: one transaction takes the news of all instruments, each with its own numbers."""
+    tape.play(random.Random(3), 50)
+    other.play(random.Random(4), 70)
+    one = servers.persister()
+    assert one.step(1) == 120
+    persisted_once(servers, queries, tape)
+    persisted_once(servers, queries, other)
+
+
+def test_batches_are_cut_by_rows(
+    servers: Servers, queries: Queries, tape: Tape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule: a transaction's size is bounded also where single commands change many orders."""
+    tape.play(random.Random(5), 200)
+    monkeypatch.setattr(persister, "transactions", partial(persister.transactions, rows_max=9))
+    one = servers.persister()
+    assert one.step(1) == 200
+    persisted_once(servers, queries, tape)
+
+
+def test_numbers_stay_exact(servers: Servers, queries: Queries, client: redis.Redis) -> None:
+    """Rule: the greatest ticks and lots, 18 decimals and their exact products survive the way."""
+    most = EXACT_LIMIT - 1
+    step = Decimal("0.000000000000000001")
+    extreme = Tape(client, list_instrument("AA-BB", step, step, step * most, step * most))
+    extreme.sell(most, most, client_order_id="x", idempotency_key="y", post_only="1")
+    extreme.sell(most, 1)
+    extreme.buy(most, most)
+    drain(servers.persister())
+    persisted_once(servers, queries, extreme)
+    found = rows(
+        servers,
+        "SELECT price::text, quantity::text, notional::text FROM orders WHERE order_id = %s",
+        "AA-BB-00000000000001",
+    )
+    product = str(most * most).zfill(37)
+    assert found == [
+        ("0.009007199254740991", "0.009007199254740991", f"{product[:-36]}.{product[-36:]}")
+    ]
+
+
+def test_finished_orders_leave_redis(servers: Servers, tape: Tape) -> None:
+    """Rule: an order that is over leaves Redis after its commit, an open one stays."""
+    filled, cancelled, resting = tape.sell(), tape.sell(price=600), tape.sell(price=700)
+    tape.cancel(cancelled)
+    taker = tape.buy(10)
+    numbers: Any = tape.client.hkeys(tape.keys.orders)
+    assert {int(n) for n in numbers} == {filled, cancelled, resting, taker}
+    drain(servers.persister())
+    numbers = tape.client.hkeys(tape.keys.orders)
+    assert {int(n) for n in numbers} == {resting}
+
+
+def test_trimming_keeps_the_window(servers: Servers, tape: Tape) -> None:
+    """Rule: committed entries beyond the window leave the stream; the newest stay for feeds."""
+    tape.play(random.Random(6), 1500)
+    drain(servers.persister(window=300, batch_entries=100))
+    first: Any = tape.client.xrange(tape.keys.events, count=1)
+    length = tape.client.xlen(tape.keys.events)
+    # Redis trims whole nodes of 100 entries.
+    assert 300 <= length <= 400
+    assert first[0][0] == f"{1500 - length + 1}-0"
+
+
+def test_trimming_never_passes_the_position(servers: Servers, tape: Tape) -> None:
+    """Rule: what is not committed is never trimmed, however long the backlog is."""
+    tape.play(random.Random(7), 1000)
+    one = servers.persister(window=1, batch_entries=150)
+    while one.step(1):
+        first: Any = tape.client.xrange(tape.keys.events, count=1)
+        assert int(first[0][0].split("-")[0]) <= position(servers, tape)
+        assert tape.client.xlen(tape.keys.events) >= 1000 - position(servers, tape)
+
+
+def test_new_instrument_is_learnt(
+    servers: Servers, queries: Queries, tape: Tape, client: redis.Redis
+) -> None:
+    """Rule: an instrument listed while the persister runs is followed without a restart."""
+    tape.sell()
+    with in_background(servers.persister()):
+        wait_until(lambda: position(servers, tape) == 1, "the first instrument is persisted")
+        late = Tape(client, list_instrument("NEW-USD", Decimal(1), Decimal(1)))
+        late.play(random.Random(8), 20)
+        wait_until(lambda: position(servers, late) == 20, "the new instrument is persisted")
+    persisted_once(servers, queries, late)
+
+
+# --- exactly once -----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(
+    servers: Servers, queries: Queries, tape: Tape, other: Tape
+) -> None:
+    """Rule: kill -9 of the persister, whenever, neither loses an event nor writes one twice."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201
+    dice = random.Random(seed)
+    playing = threading.Event()
+
+    def trade_on() -> None:
+        while not playing.is_set():
+            tape.play(dice_of_tape, 5)
+            other.play(dice_of_tape, 5)
+            playing.wait(0.002)
+
+    dice_of_tape = random.Random(seed + 1)
+    producer = threading.Thread(target=trade_on)
+    producer.start()
+    try:
+        for _ in range(12):
+            goal = position(servers, tape) + dice.randint(1, 60)
+            process = start_process(servers)
+            wait_until(lambda goal=goal: position(servers, tape) >= goal, "it makes progress")
+            playing.wait(dice.uniform(0, 0.05))  # no synchronisation: the moment is the random part
+            process.kill()
+            process.wait()
+    finally:
+        playing.set()
+        producer.join()
+    drain(servers.persister())
+    persisted_once(servers, queries, tape)
+    persisted_once(servers, queries, other)
+
+
+@pytest.mark.parametrize("done", ["nothing", "forgetting", "everything but acknowledging"])
+def test_crash_after_commit_is_made_good(
+    servers: Servers, queries: Queries, tape: Tape, monkeypatch: pytest.MonkeyPatch, done: str
+) -> None:
+    """Rule: what a crash between commit and clean-up left undone is done at the next start."""
+    tape.play(random.Random(9), 60)
+
+    def crash(
+        client: redis.Redis, symbol: str, sequences: range, over: list[int], keep_from: int
+    ) -> None:
+        if done != "nothing":
+            half = len(over) // (2 if done == "forgetting" else 1)
+            client.hdel(tape.keys.orders, *(f"{n:014d}" for n in over[:half]))
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(event_stream, "drop", crash)
+        with pytest.raises(SystemExit):
+            servers.persister().step(1)
+    assert position(servers, tape) == 60
+    assert group(tape)["pending"] == 60
+    drain(servers.persister())
+    persisted_once(servers, queries, tape)
+
+
+def test_pending_entry_that_is_gone_is_acknowledged(
+    servers: Servers, queries: Queries, tape: Tape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule: what is committed does not stay in the group's list, also if its entry was deleted."""
+    tape.play(random.Random(32), 20)
+    with monkeypatch.context() as patch:
+        patch.setattr(event_stream, "drop", lambda *_: sys.exit())
+        with pytest.raises(SystemExit):
+            servers.persister().step(1)
+    tape.client.xdel(tape.keys.events, "20-0")
+    drain(servers.persister())
+    assert group(tape)["pending"] == 0
+
+
+def test_crash_before_commit_is_made_good(
+    servers: Servers, queries: Queries, tape: Tape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule: entries that were delivered and not committed are read again."""
+    tape.play(random.Random(10), 60)
+    with monkeypatch.context() as patch:
+        patch.setattr(event_store, "write", lambda *_: sys.exit())
+        with pytest.raises(SystemExit):
+            servers.persister().step(1)
+    assert group(tape)["pending"] == 60
+    assert position(servers, tape) == 0
+    drain(servers.persister())
+    persisted_once(servers, queries, tape)
+
+
+@pytest.mark.parametrize("group_is", ["rewound", "gone"])
+def test_lost_group_is_no_harm(
+    servers: Servers, queries: Queries, tape: Tape, group_is: str
+) -> None:
+    """Rule: it starts from Postgres's position, not from the group's; and Redis of a moment ago,
+    with orders that had left already, is cleaned again.
+    """
+    tape.play(random.Random(11), 60)
+    remembered = 0 if group_is == "gone" else 13
+    drain(servers.persister())
+    for number, order in tape.orders.items():
+        if parse_record(number, _record(order)).sequence > remembered:
+            tape.client.hset(tape.keys.orders, f"{number:014d}", _record(order))
+    if group_is == "gone":
+        tape.client.xgroup_destroy(tape.keys.events, PERSISTER_GROUP)
+    else:
+        tape.client.xgroup_setid(tape.keys.events, PERSISTER_GROUP, f"{remembered}-0")
+    tape.sell()
+    drain(servers.persister())
+    persisted_once(servers, queries, tape)
+
+
+def test_two_persisters_at_once(
+    servers: Servers, queries: Queries, tape: Tape, other: Tape
+) -> None:
+    """Rule: two persisters run by mistake write everything once and halt nothing."""
+    tape.play(random.Random(12), 1500)
+    other.play(random.Random(13), 1500)
+    pair = [servers.persister(batch_entries=20) for _ in range(2)]
+    with in_background(pair[0]), in_background(pair[1]):
+        more = random.Random(14)
+        for _ in range(100):
+            tape.play(more, 5)
+        for each in (tape, other):
+            wait_until(lambda each=each: position(servers, each) == each.last, "both are through")
+    assert [each.halted for each in pair] == [{}, {}]
+    drain(servers.persister())
+    persisted_once(servers, queries, tape)
+    persisted_once(servers, queries, other)
+
+
+def test_second_persister_waits_for_the_position(
+    servers: Servers, queries: Queries, tape: Tape
+) -> None:
+    """Rule: a transaction begins by locking its positions; who comes second sees them moved, and
+    writes nothing.
+    """
+    first, second = servers.persister(), servers.persister()
+    with servers.connect() as holder:
+        first._connect_postgres = lambda: holder
+        tape.sell()
+        drain(first, second)
+        tape.play(random.Random(33), 30)
+        with holder.transaction():
+            first.step(1)  # within our transaction: not committed yet
+            event_stream.seek(tape.client, tape.symbol, 1)
+            thread = threading.Thread(target=drain, args=(second,))
+            thread.start()
+            wait_until(lambda: _waiting_for_a_lock(servers), "the second waits for a lock")
+            assert "FOR UPDATE" in _waiting_for_a_lock(servers)
+        thread.join(PATIENCE_S)
+    assert second.halted == {}
+    drain(servers.persister())
+    persisted_once(servers, queries, tape)
+
+
+def _waiting_for_a_lock(servers: Servers) -> str:
+    found = rows(servers, "SELECT query FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    return "".join(query for (query,) in found)
+
+
+def test_second_persister_takes_over(servers: Servers, queries: Queries, tape: Tape) -> None:
+    """Rule: entries in the hands of a persister that stands still are no gap for another."""
+    tape.play(random.Random(15), 100)
+    standing, working = servers.persister(batch_entries=30), servers.persister(batch_entries=30)
+    standing.step(1)
+    event_stream.read(servers.client(), [tape.symbol], 30, 1)  # delivered to nobody who works
+    drain(working)
+    assert working.halted == {}
+    tape.sell()
+    drain(standing)
+    persisted_once(servers, queries, tape)
+
+
+# --- outages ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_postgres_stopped_under_load(
+    servers: Servers, queries: Queries, tape: Tape, other: Tape
+) -> None:
+    """Rule: while Postgres is away the stream holds the backlog, and afterwards nothing is missing
+    or twice.
+    """
+    dice = random.Random(16)
+    with in_background(servers.persister()) as thread:
+        tape.play(dice, 100)
+        wait_until(lambda: position(servers, tape) > 0, "it persists")
+        servers.postgres.stop()
+        try:
+            stopped_at = time.monotonic()
+            while time.monotonic() < stopped_at + 3:  # load, not synchronisation
+                tape.play(dice, 20)
+                other.play(dice, 20)
+            assert thread.is_alive()
+        finally:
+            servers.start(servers.postgres)
+        for each in (tape, other):
+            wait_until(lambda each=each: position(servers, each) == each.last, "it caught up")
+    drain(servers.persister())
+    persisted_once(servers, queries, tape)
+    persisted_once(servers, queries, other)
+
+
+def test_redis_restarted(servers: Servers, queries: Queries, tape: Tape) -> None:
+    """Rule: while Redis is away the persister waits, and goes on when it is back."""
+    with in_background(servers.persister()) as thread:
+        tape.play(random.Random(17), 50)
+        wait_until(lambda: position(servers, tape) == 50, "it persists")
+        servers.redis.stop()
+        servers.start(servers.redis)
+        tape.client.connection_pool.disconnect()
+        tape.play(random.Random(18), 50)
+        wait_until(lambda: position(servers, tape) == 100, "it goes on")
+        assert thread.is_alive()
+    drain(servers.persister())
+    persisted_once(servers, queries, tape)
+
+
+def test_started_before_the_tables(servers: Servers, queries: Queries, tape: Tape) -> None:
+    """Rule: a persister that is started before the migrations waits for them."""
+    tape.sell()
+    migrations.roll_back(servers.postgres.url)
+    try:
+        with in_background(servers.persister()) as thread:
+            assert thread.is_alive()
+            migrations.migrate(servers.postgres.url)
+            wait_until(lambda: position(servers, tape) == 1, "it persists")
+    finally:
+        migrations.migrate(servers.postgres.url)
+    persisted_once(servers, queries, tape)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stops_when_asked(
+    servers: Servers, queries: Queries, tape: Tape, number: signal.Signals
+) -> None:
+    """Rule: SIGTERM and SIGINT end the process with code 0 and leave nothing half done."""
+    tape.play(random.Random(19), 200)
+    process = start_process(servers)
+    try:
+        wait_until(lambda: position(servers, tape) > 0, "it persists")
+        process.send_signal(number)
+        assert process.wait(PATIENCE_S) == 0
+    finally:
+        process.kill()
+    assert position(servers, tape) == 200
+    persisted_once(servers, queries, tape)
+
+
+# --- what must not be persisted ---------------------------------------------------------------
+
+
+def halted_with(one: Persister, tape: Tape, code: str, sequence: int) -> None:
+    """The persister, Redis and the group's position all say so."""
+    halt = one.halted[tape.symbol]
+    assert (halt.code, halt.sequence) == (code, sequence)
+    published: Any = tape.client.hget(event_stream.HALTED, tape.symbol)
+    assert json.loads(published)["code"] == code
+
+
+def goes_on_with(servers: Servers, queries: Queries, one: Persister, other: Tape) -> None:
+    other.play(random.Random(20), 30)
+    drain(one)
+    assert set(one.halted) == {"BTC-USD"}
+    persisted_once(servers, queries, other)
+
+
+def rewrite_history(tape: Tape, client: redis.Redis, length: int) -> Tape:
+    """A Redis that lost what came after some point and went on differently, `length` events."""
+    client.delete(*tape.keys)
+    again = Tape(client, tape.instrument)
+    for _ in range(length):
+        again.sell(quantity=99)
+    return again
+
+
+def test_diverged_history_is_recognised(
+    servers: Servers, queries: Queries, tape: Tape, other: Tape, client: redis.Redis
+) -> None:
+    """Rule: an entry that differs from the row that is there halts its instrument, overwrites
+    nothing and leaves the others alone.
+    """
+    tape.play(random.Random(21), 40)
+    drain(servers.persister())
+    before = rows(servers, "SELECT * FROM events ORDER BY sequence")
+    rewrite_history(tape, client, 45)
+    one = servers.persister()
+    drain(one)
+    halted_with(one, tape, "diverged", 1)
+    assert rows(servers, "SELECT * FROM events ORDER BY sequence") == before
+    goes_on_with(servers, queries, one, other)
+
+
+def test_rewound_redis_is_recognised_while_running(
+    servers: Servers, tape: Tape, client: redis.Redis
+) -> None:
+    """Rule: the same without a restart of the persister: after trouble it looks again."""
+    tape.play(random.Random(22), 40)
+    one = servers.persister()
+    drain(one)
+    rewrite_history(tape, client, 45)
+    with pytest.raises(redis.ResponseError, match="NOGROUP") as trouble:
+        one.step(1)
+    assert one.recover(trouble.value, 1) > 0
+    drain(one)
+    halted_with(one, tape, "diverged", 1)
+
+
+def test_redis_behind_is_recognised(
+    servers: Servers, queries: Queries, tape: Tape, other: Tape, client: redis.Redis
+) -> None:
+    """Rule: a Redis that has fewer events than Postgres halts the instrument."""
+    tape.play(random.Random(23), 40)
+    drain(servers.persister())
+    tape.client.xtrim(tape.keys.events, maxlen=0, approximate=False)
+    rewrite_history(tape, client, 39)
+    one = servers.persister()
+    drain(one)
+    halted_with(one, tape, "redis_behind", 40)
+    goes_on_with(servers, queries, one, other)
+
+
+def test_rebuilt_redis_is_no_divergence(
+    servers: Servers, queries: Queries, tape: Tape, client: redis.Redis
+) -> None:
+    """Rule: an empty stream below a book at the committed sequence (a rebuilt one) is continued."""
+    tape.play(random.Random(24), 40)
+    drain(servers.persister())
+    client.delete(tape.keys.events)
+    tape.sell()
+    drain(servers.persister())
+    persisted_once(servers, queries, tape)
+
+
+def test_gap_is_recognised(
+    servers: Servers, queries: Queries, tape: Tape, other: Tape, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rule: where an entry is missing its instrument halts there, is reported once, and nothing
+    behind the gap is written.
+    """
+    for _ in range(5):
+        tape.sell()
+    tape.client.xdel(tape.keys.events, "3-0")
+    one = servers.persister()
+    drain(one)
+    halted_with(one, tape, "gap", 3)
+    assert position(servers, tape) == 2
+    assert rows(servers, "SELECT max(sequence) FROM events") == [(2,)]
+    assert group(tape)["last-delivered-id"] == "2-0"
+    goes_on_with(servers, queries, one, other)
+    one._recheck_at.clear()
+    drain(one)
+    halted_with(one, tape, "gap", 3)
+    assert sum(record.levelname == "ERROR" for record in caplog.records) == 1
+
+
+POISON = {
+    "no fields of ours": {"hello": "world"},
+    "malformed UTF-8": {"client_id": "\udcff"},
+    "NUL": {"client_id": "a\0b"},
+    "more filled than ordered": {"filled_lots": "11"},
+    "no such status": {"status": "asleep"},
+    "filled but not": {"status": "filled"},
+    "a field too many": {"idempotency_key": "a|b"},
+    "client too long for an index": {"client_id": "x" * 3_000_000},
+}
+
+
+@pytest.mark.parametrize("name", POISON)
+def test_poison_is_recognised(
+    servers: Servers, queries: Queries, tape: Tape, other: Tape, name: str
+) -> None:
+    """Rule: an entry that cannot be read, or that Postgres refuses, halts its instrument exactly
+    there: all before it is written, nothing behind it, and other instruments go on.
+    """
+    other.play(random.Random(25), 20)
+    tape.play(random.Random(26), 20)
+    if name == "no fields of ours":
+        tape.client.xadd(tape.keys.events, POISON[name], id="21-0")  # type: ignore[arg-type]
+        tape.events.append(POISON[name])
+    else:
+        tape.sell(**POISON[name])
+    tape.sell()
+    one = servers.persister()
+    drain(one)
+    halt = one.halted[tape.symbol]
+    assert halt.code in {"poison", "refused"}
+    assert halt.sequence == 21
+    assert position(servers, tape) == 20
+    halted_with(one, tape, halt.code, 21)
+    goes_on_with(servers, queries, one, other)
+
+
+def test_other_sizes_are_recognised(servers: Servers, tape: Tape) -> None:
+    """Rule: an instrument whose sizes differ from the stored ones halts; other limits do not
+    matter.
+    """
+    tape.sell()
+    with servers.connect() as connection:
+        store_instrument(
+            connection, msgspec.structs.replace(tape.instrument, max_price=Decimal(1000))
+        )
+    one = servers.persister()
+    drain(one)
+    assert one.halted == {}
+    changed = msgspec.structs.replace(tape.instrument, lot_size=Decimal("0.1"))
+    tape.client.hset(INSTRUMENTS, tape.symbol, msgspec.json.encode(changed).decode())
+    one = servers.persister()
+    drain(one)
+    halted_with(one, tape, "instrument_differs", 1)
+
+
+def test_repaired_instrument_goes_on(servers: Servers, queries: Queries, tape: Tape) -> None:
+    """Rule: a halt that has been repaired is withdrawn without a restart."""
+    tape.play(random.Random(27), 10)
+    good = msgspec.json.encode(tape.instrument).decode()
+    tape.client.hset(INSTRUMENTS, tape.symbol, "{")
+    one = servers.persister()
+    drain(one)
+    halted_with(one, tape, "instrument_unreadable", 1)
+    tape.client.hset(INSTRUMENTS, tape.symbol, good)
+    one._recheck_at.clear()
+    one._learn_at = 0.0
+    drain(one)
+    assert one.halted == {}
+    assert not tape.client.hexists(event_stream.HALTED, tape.symbol)
+    persisted_once(servers, queries, tape)
+
+
+# --- migrations and instruments ---------------------------------------------------------------
+
+
+def tables(servers: Servers) -> set[str]:
+    found = rows(servers, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    return {name for (name,) in found if "yoyo" not in name}
+
+
+def test_migrations_go_up_and_down(servers: Servers) -> None:
+    """Rule: migrating twice changes nothing, rolling back leaves no table, and up again works."""
+    expected = {"instruments", "events", "orders", "trades", "stream_positions"}
+    migrations.migrate(servers.postgres.url)
+    assert tables(servers) == expected
+    try:
+        migrations.roll_back(servers.postgres.url)
+        assert tables(servers) == set()
+    finally:
+        migrations.migrate(servers.postgres.url)
+    assert tables(servers) == expected
+
+
+def test_two_processes_migrate_at_once(servers: Servers) -> None:
+    """Rule: processes that migrate at the same time take turns, also when one was killed before and
+    left the tool's own lock behind.
+    """
+    migrations.roll_back(servers.postgres.url)
+    rows(servers, "INSERT INTO yoyo_lock (locked, ctime, pid) VALUES (1, now(), 1) RETURNING 1")
+    with servers.connect() as connection:
+        connection.execute("DROP TABLE _yoyo_log, _yoyo_version, _yoyo_migration")
+    code = "import sys; from app.persistence.migrations import migrate; migrate(sys.argv[1])"
+    command = [sys.executable, "-c", code, servers.postgres.url]
+    try:
+        together = [subprocess.Popen(command, cwd=ROOT) for _ in range(3)]
+        assert [process.wait(PATIENCE_S) for process in together] == [0, 0, 0]
+    finally:
+        migrations.migrate(servers.postgres.url)
+    assert "trades" in tables(servers)
+
+
+def test_migrating_waits_for_postgres(servers: Servers) -> None:
+    """Rule: migrating waits for a Postgres that is starting."""
+    servers.postgres.stop()
+    thread = threading.Thread(target=migrations.migrate, args=(servers.postgres.url,))
+    try:
+        thread.start()
+        assert thread.is_alive()
+    finally:
+        servers.start(servers.postgres)
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+
+
+def test_migrating_gives_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule: no Postgres there ends in an error, not in waiting for ever."""
+    monkeypatch.setattr(migrations, "STARTUP_PATIENCE_S", 0.1)
+    with pytest.raises(psycopg.OperationalError):
+        migrations.migrate(f"postgresql://{LOOPBACK}:{free_port()}/nothing")
+
+
+def test_instruments_are_stored_once(servers: Servers, tape: Tape, other: Tape) -> None:
+    """Rule: an instrument is stored once; one with other values is refused and changes nothing."""
+    with servers.connect() as connection:
+        assert store_instrument(connection, tape.instrument)
+        assert not store_instrument(connection, tape.instrument)
+        assert store_instrument(connection, other.instrument)
+        changed = msgspec.structs.replace(other.instrument, max_quantity=Decimal(75))
+        with pytest.raises(InstrumentDiffers) as difference:
+            store_instrument(connection, changed)
+        assert difference.value.stored == other.instrument
+        assert stored_instruments(connection) == [tape.instrument, other.instrument]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "filled_quantity = filled_quantity + 1",
+        "quantity = -quantity, remaining_quantity = -remaining_quantity",
+        "status = 'filled'",
+        "status = 'partially_filled'",
+        "notional = 1",
+        "price = NULL",
+        "price = 0",
+        "side = 'hold'",
+        "updated_at = created_at - interval '1 second'",
+    ],
+)
+def test_tables_state_the_invariants(servers: Servers, tape: Tape, change: str) -> None:
+    """Rule: Postgres itself refuses an order that does not add up."""
+    tape.sell()
+    drain(servers.persister())
+    with pytest.raises(psycopg.errors.CheckViolation):
+        rows(servers, f"UPDATE orders SET {change} RETURNING 1")
+
+
+# --- queries ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        OrderFilter(),
+        OrderFilter(client_id="c1"),
+        OrderFilter(client_id="c1", instrument="XRP-USD"),
+        OrderFilter(instrument="BTC-USD"),
+        OrderFilter(statuses=("cancelled", "open")),
+        OrderFilter(client_id="c2", statuses=("filled",)),
+        OrderFilter(instrument="BTC-USD", client_order_id="mine"),
+        OrderFilter(client_id="nobody"),
+    ],
+)
+def test_orders_come_in_pages(
+    servers: Servers, queries: Queries, tape: Tape, other: Tape, wanted: OrderFilter
+) -> None:
+    """Rule: pages of orders, newest first, join to exactly those wanted; each names the positions
+    that it stands for.
+    """
+    for each, seed in ((tape, 28), (other, 29)):  # both run on the same clock: times are equal
+        each.play(random.Random(seed), 60)
+        each.sell(client_order_id="mine")
+    drain(servers.persister())
+    expected = sorted(
+        (record.created_us, each.symbol, number, record)
+        for each in (tape, other)
+        for number, order in each.orders.items()
+        if _matches(wanted, each.symbol, record := parse_record(number, _record(order)))
+    )[::-1]
+    listed, cursor = [], None
+    while True:
+        page, at = queries.orders(wanted, 7, cursor)
+        assert at == {tape.symbol: tape.last, other.symbol: other.last}
+        if not page:
+            break
+        listed += [(*entry.cursor, entry.order) for entry in page]
+        cursor = page[-1].cursor
+    assert listed == expected
+
+
+def _matches(wanted: OrderFilter, symbol: str, order: OrderRecord) -> bool:
+    return (
+        wanted.client_id in {None, order.client_id}
+        and wanted.instrument in {None, symbol}
+        and wanted.client_order_id in {None, order.client_order_id}
+        and (not wanted.statuses or order.status in wanted.statuses)
+    )
+
+
+def test_trades_come_in_pages(servers: Servers, queries: Queries, tape: Tape) -> None:
+    """Rule: pages of trades, newest first, join to all of them; also within one event."""
+    for _ in range(9):
+        tape.sell(1)
+    tape.buy(9)
+    tape.play(random.Random(30), 50)
+    drain(servers.persister())
+    listed: list[StoredTrade] = []
+    cursor = None
+    while True:
+        page, at = queries.trades(tape.market, 4, cursor)
+        assert at == tape.last
+        if not page:
+            break
+        listed += page
+        cursor = TradeCursor(page[-1].sequence, page[-1].fill_index)
+    assert listed == tape.trades[::-1]
+
+
+def test_nothing_is_an_answer(servers: Servers, queries: Queries, tape: Tape) -> None:
+    """Rule: what was never persisted is None or empty, at position 0."""
+    assert queries.order(tape.market, 1) is None
+    assert queries.event(tape.market, 1) is None
+    assert queries.trades(tape.market, 10) == ([], 0)
+    assert queries.orders(OrderFilter(), 10) == ([], {})
+    assert queries.positions() == {}
+    drain(servers.persister())
+    assert queries.positions() == {tape.symbol: 0}
+    assert queries.orders(OrderFilter(client_id="x"), 10) == ([], {tape.symbol: 0})
+
+
+def test_reads_use_the_indexes(servers: Servers, tape: Tape) -> None:
+    """Rule: lists by client and by instrument are read from their indexes, newest first."""
+    tape.play(random.Random(31), 300)
+    drain(servers.persister())
+    by_client = (
+        "SELECT * FROM orders WHERE client_id = 'c1' ORDER BY created_at DESC, order_id DESC"
+    )
+    by_instrument = by_client.replace("client_id = 'c1'", "instrument = 'BTC-USD'")
+    for statement, index in ((by_client, "orders_of_client"), (by_instrument, "orders_of_instr")):
+        with servers.connect() as connection:
+            connection.execute("SET enable_seqscan = off")
+            connection.execute("SET enable_bitmapscan = off")
+            plan = connection.execute(f"EXPLAIN {statement} LIMIT 5").fetchall()  # type: ignore[arg-type]
+        assert index in str(plan)
+        assert "Sort" not in str(plan)
+
+
+def test_reader_survives_a_restart_of_postgres(servers: Servers, queries: Queries) -> None:
+    """Rule: with Postgres away a read says so in bounded time, and reads work again when it is
+    back; a restart between two reads goes unnoticed, though it broke the pool's connections.
+    """
+    queries.ping()
+    servers.postgres.stop()
+    servers.start(servers.postgres)
+    queries.ping()
+    servers.postgres.stop()
+    try:
+        with pytest.raises(DatabaseUnavailable):
+            queries.ping()
+    finally:
+        servers.start(servers.postgres)
+    wait_until(lambda: _answers(queries), "reads work again")
+
+
+def test_reads_do_not_queue_up_behind_an_outage(servers: Servers, queries: Queries) -> None:
+    """Rule: while Postgres is away one call at a time finds out, the others are told at once; and
+    however many calls were made meanwhile, reads work when it is back.
+    """
+    servers.postgres.stop()
+    try:
+        with pytest.raises(DatabaseUnavailable):
+            queries.ping()
+        began = time.monotonic()
+        callers = [threading.Thread(target=_answers, args=(queries,)) for _ in range(300)]
+        for caller in callers:
+            caller.start()
+        wait_until(lambda: sum(c.is_alive() for c in callers) <= 1, "all but one are told")
+        assert time.monotonic() - began < POOL_WAIT_S
+        for caller in callers:
+            caller.join(PATIENCE_S)
+    finally:
+        servers.start(servers.postgres)
+    wait_until(lambda: _answers(queries), "reads work again")
+    with queries._connection():
+        assert _answers(queries), "several at a time again"
+
+
+def _answers(queries: Queries) -> bool:
+    try:
+        queries.ping()
+    except DatabaseUnavailable:
+        return False
+    return True
+
+
+def test_slow_read_is_cut_off(servers: Servers, queries: Queries, tape: Tape) -> None:
+    """Rule: every read has a time-out."""
+    with servers.connect() as connection, connection.transaction():
+        connection.execute("LOCK TABLE orders")
+        with pytest.raises(DatabaseUnavailable, match="timeout"):
+            queries.order(tape.market, 1)
