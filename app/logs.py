@@ -71,6 +71,7 @@ def configure(settings: Settings) -> None:
     )
     # No formatter shows them, and finding them out costs more than writing the line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001  # the logging HOWTO's own switch, for the caller's line
 
 
 def _formatter(log_format: LogFormat) -> type[logging.Formatter]:

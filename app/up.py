@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from app.config import Settings
 
 # gunicorn's own GRACEFUL_TIMEOUT_S and its workers' one-second rounds fit in.
-SERVE_STOP_TIMEOUT_S: Final = 8.0
+SERVE_STOP_TIMEOUT_S: Final = 10.0
 # Enough to commit the batch under way.
 PERSIST_STOP_TIMEOUT_S: Final = 15.0
 EXTERNAL_STORE_TIMEOUT_S: Final = 5.0

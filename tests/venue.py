@@ -1,7 +1,8 @@
-"""The product's engine behind the tests' own words: hands commands to the scripts, reads back answers,
+"""The product's engine behind the tests' own words: hands commands to the scripts, reads answers,
 events and the whole book as they lie in Redis, and holds them against the reference matcher.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from redis import Redis
@@ -125,7 +126,7 @@ class EngineVenue:
         """The stream's entries after a sequence, oldest first."""
         return self._read_events(self.client.xrange(self.keys.events, f"({after}-0", "+"))
 
-    def _read_events(self, entries: Any) -> list[reference.Event]:
+    def _read_events(self, entries: Iterable[Any]) -> list[reference.Event]:
         return [
             _event(
                 parse_event(
@@ -198,9 +199,7 @@ class EngineVenue:
             assert told == book.levels(side)  # type: ignore[arg-type]
 
     def _check_indexes(self, book: reference.ReferenceBook) -> None:
-        resting = [
-            order for number, order in self.orders().items() if order == book.order(number)
-        ]
+        resting = [order for number, order in self.orders().items() if order == book.order(number)]
         assert len(resting) == self.client.hlen(self.keys.orders), "an order's record differs"
         still_open = [order for order in resting if order.is_open]
         owners: Any = self.client.zrange(self.keys.owners, 0, -1)

@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 import msgspec
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 from app.api.bodies import decimal_text
 from app.api.http import json_response, read_body
@@ -42,7 +42,7 @@ def admin_blueprint(listing: Listing) -> Blueprint:
 
     @blueprint.post("/admin/instruments")
     def list_new() -> Response:
-        instrument = _read_instrument(read_body())
+        instrument = _read_instrument(read_body(request.environ))
         try:
             is_new = listing.add(instrument)
         except InstrumentDiffers as error:

@@ -9,19 +9,22 @@ from redis.retry import Retry
 
 from app.api import problems
 from app.api.admin import admin_blueprint
-from app.api.commands import OrderEntry
+from app.api.commands import OrderEntry, answering
 from app.api.health import health_blueprint
 from app.api.history import History
-from app.api.http import register_request_ids
+from app.api.http import RequestIds
 from app.api.listing import Listing
 from app.api.market import market_blueprint
 from app.api.markets import Markets
 from app.api.orders import orders_blueprint
+from app.api.stream import stream_blueprint
 from app.config import Settings
 from app.embedded.stores import Stores, find_stores
 from app.engine.book import Books
 from app.engine.executor import PipelinedExecutor
 from app.engine.reads import BookReads
+from app.feed.hub import Hub
+from app.feed.reader import connect as connect_feed
 from app.persistence.queries import Queries, open_pool
 
 REDIS_TIMEOUT_S = 5.0
@@ -51,18 +54,24 @@ def build(settings: Settings, stores: Stores) -> Flask:
     client = connect_redis(stores.redis_url)
     reads = BookReads(client)
     books = Books(PipelinedExecutor(client), settings.idempotency_ttl_s)
-    queries = Queries(open_pool(stores.database_url))
+    pool = open_pool(stores.database_url)
+    queries = Queries(pool)
     markets = Markets(reads)
     entry = OrderEntry(books, reads, queries, markets)
     history = History(reads, queries, markets)
+    hub = Hub(connect_feed(stores.redis_url))
     listing = Listing(books, reads, stores.database_url)
     listing.open_all()
 
     app = Flask("crossbook", static_folder=None)
+    app.extensions |= {"hub": hub, "pool": pool}  # what has to be told when the process ends
     problems.register(app)
-    register_request_ids(app)
     app.register_blueprint(orders_blueprint(entry, history))
     app.register_blueprint(market_blueprint(books, reads, markets, history))
     app.register_blueprint(admin_blueprint(listing))
     app.register_blueprint(health_blueprint(reads, queries))
+    app.register_blueprint(
+        stream_blueprint(hub, answering(entry.place), answering(entry.cancel), markets.find)
+    )
+    app.wsgi_app = RequestIds(app.wsgi_app)  # type: ignore[method-assign]
     return app

@@ -145,7 +145,7 @@ def decimal_text(raw: msgspec.Raw) -> str:
     Raises:
         InvalidNumber: `invalid_type`: it is neither.
     """
-    text = bytes(raw).decode()
+    text = bytes(raw).decode(errors="replace")  # what is no UTF-8 is no number either
     if len(text) > 1 and text[0] == text[-1] == '"':
         return text[1:-1]
     if text[:1] not in "-0123456789":

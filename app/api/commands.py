@@ -1,8 +1,9 @@
 """Order entry: the same for REST and WebSocket. Takes bytes and ids, gives a status and a body."""
 
+from collections.abc import Callable
 from logging import INFO
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from app.api import metrics
 from app.api.bodies import check_order, decode_order
@@ -19,6 +20,8 @@ from app.engine.reads import BookReads
 from app.logs import logger
 from app.persistence.queries import Queries
 
+Subject = TypeVar("Subject", bytes, str)
+
 
 class Answer(NamedTuple):
     """What a command answers, on whichever way it came."""
@@ -26,6 +29,19 @@ class Answer(NamedTuple):
     status: int
     body: bytes
     replayed: bool = False
+
+
+def answering(command: Callable[[Subject], Answer]) -> Callable[[Subject], Answer]:
+    """`command`, with its problems as answers too: for ways that carry no HTTP errors."""
+
+    def answer(subject: Subject) -> Answer:
+        try:
+            return command(subject)
+        except Exception as error:  # noqa: BLE001  # problem_of logs those that it does not know
+            problem = problem_of(error)
+            return Answer(problem.status, problem.body("/ws"))
+
+    return answer
 
 
 class OrderEntry:
@@ -37,7 +53,7 @@ class OrderEntry:
         self._queries = queries
         self._markets = markets
 
-    def place(self, body: bytes, header_key: str | None = None) -> Answer:
+    def place(self, body: bytes, header_key: str | None = None, request_id: str = "") -> Answer:
         """Place the order that `body` (JSON) describes; 201 with its state right after matching.
 
         Raises:
@@ -46,16 +62,16 @@ class OrderEntry:
         started = perf_counter()
         metrics.ORDERS_RECEIVED.inc()
         try:
-            answer = self._place(body, header_key)
+            answer = self._place(body, header_key, request_id)
         except Exception as error:
             problem = problem_of(error)
             metrics.ORDERS_REJECTED.labels(problem.code).inc()
-            logger.info("order refused", extra={"code": problem.code, "detail": problem.detail})
+            _log("order refused", request_id, code=problem.code, detail=problem.detail)
             raise problem from error
         metrics.ORDER_LATENCY.observe(perf_counter() - started)
         return answer
 
-    def _place(self, body: bytes, header_key: str | None) -> Answer:
+    def _place(self, body: bytes, header_key: str | None, request_id: str) -> Answer:
         wanted = decode_order(body)
         market = self._markets.require(wanted.instrument)
         outcome = self._books.place(market.symbol, check_order(wanted, market, header_key))
@@ -66,7 +82,9 @@ class OrderEntry:
         document = _placed_view(market, outcome.order, outcome, outcome.fills)
         if outcome.fills:
             metrics.ORDERS_MATCHED.inc()
-        _log_placed(document)
+        _log("order placed", request_id, order=document["order"])
+        for trade in document["trades"]:
+            _log("trade", request_id, trade=trade)
         return Answer(201, encode(document))
 
     def _event(self, market: Market, sequence: int) -> Event:
@@ -75,7 +93,7 @@ class OrderEntry:
             raise Problem(503, "event_missing", "the first answer is being stored", retry_after_s=1)
         return event
 
-    def cancel(self, order_id: str) -> Answer:
+    def cancel(self, order_id: str, request_id: str = "") -> Answer:
         """Cancel one order; 200 with its final state.
 
         Raises:
@@ -85,16 +103,16 @@ class OrderEntry:
         try:
             cancelled = self._books.cancel(market.symbol, number, Reason.CANCELLED_BY_CLIENT)
         except Refused as error:
-            raise self._cancel_problem(market, number, error.refusal) from error
+            problem = self._cancel_problem(market, number, error.refusal)
+            _log("cancel refused", request_id, code=problem.code, order_id=order_id)
+            raise problem from error
         view = order_view(market, cancelled.order)
-        logger.info("order cancelled", extra={"order": view})
+        _log("order cancelled", request_id, order=view)
         return Answer(200, encode({"order": view}))
 
     def _cancel_problem(self, market: Market, number: int, refusal: Refusal) -> Problem:
         over = refusal == Refusal.ORDER_NOT_FOUND and self._queries.order(market, number)
-        problem = refused(Refusal.ORDER_NOT_OPEN if over else refusal)
-        logger.info("cancel refused", extra={"code": problem.code, "number": number})
-        return problem
+        return refused(Refusal.ORDER_NOT_OPEN if over else refusal)
 
     def locate(self, order_id: str) -> tuple[Market, int]:
         """The market and number that an order id names.
@@ -122,13 +140,10 @@ class OrderEntry:
         return market, found
 
 
-def _log_placed(document: View) -> None:
-    """One line for the order, one for each trade."""
-    if not logger.isEnabledFor(INFO):
-        return
-    logger.info("order placed", extra={"order": document["order"]})
-    for trade in document["trades"]:
-        logger.info("trade", extra={"trade": trade})
+def _log(message: str, request_id: str, **fields: object) -> None:
+    """One line for each thing that happened, with the request that it happened in."""
+    if logger.isEnabledFor(INFO):
+        logger.info(message, extra={"request_id": request_id, **fields})
 
 
 def _placed_view(

@@ -46,13 +46,14 @@ def _redis_checks(reads: BookReads) -> dict[str, Check]:
         symbols = [instrument.symbol for instrument in reads.instruments()]
         missing = reads.without_book(symbols)
         lag = max(reads.lags(symbols).values(), default=0)
+        halted = reads.halted()
     except EngineUnavailable as error:
         away: Check = {"ok": False, "detail": str(error)}
         return {"redis": away, "books": away, "persister": away}
     return {
         "redis": {"ok": True},
         "books": {"ok": bool(symbols) and not missing, "listed": len(symbols), "missing": missing},
-        "persister": {"ok": lag <= MAX_LAG_EVENTS, "lag_events": lag},
+        "persister": {"ok": lag <= MAX_LAG_EVENTS, "lag_events": lag, "halted": halted},
     }
 
 

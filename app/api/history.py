@@ -186,7 +186,7 @@ class History:
                 raise
             return newest[:limit]
         newer = _newest_trades(self._reads.tail(market.symbol, position), before)
-        return (newer + [Trade(*row) for row in stored])[:limit]
+        return (newer + stored)[:limit]
 
 
 def _newest_trades(events: Iterable[Event], before: TradeCursor | None) -> list[Trade]:

@@ -1,17 +1,25 @@
 """HTTP's small change: bodies and query strings within limits, JSON answers, request ids."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from os import urandom
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
-from flask import Flask, Response, g, request
+from flask import Response, request
 
 from app.api.problems import FieldError, Problem, invalid
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication
+
+Environ: TypeAlias = dict[str, Any]
 
 MAX_BODY_BYTES = 16 * 1024
 MAX_QUERY_VALUE = 128
 REQUEST_ID = "X-Request-Id"
+REQUEST_ID_KEY = "crossbook.request_id"
+"""Where the WSGI environment has the id of the current request."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
@@ -29,20 +37,21 @@ def encoded_response(body: bytes, status: int) -> Response:
     return Response(body, status, mimetype="application/json")
 
 
-def read_body() -> bytes:
-    """The request's body.
+def read_body(environ: Environ) -> bytes:
+    """The request's body. Straight from the WSGI environment: Flask's way costs ten times as much.
 
     Raises:
-        Problem: 413 `body_too_large`, 411 `length_required`.
+        Problem: 413 `body_too_large`, 411 `length_required`, 400 `incomplete_body`.
     """
-    length = request.content_length
-    if length is None:
-        if "Transfer-Encoding" in request.headers:
-            raise Problem(411, "length_required", "a body comes with its Content-Length")
-        return b""
-    if length > MAX_BODY_BYTES:
+    if environ.get("HTTP_TRANSFER_ENCODING"):
+        raise Problem(411, "length_required", "a body comes with its Content-Length")
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if not _WHOLE_NUMBER.fullmatch(length) or int(length) > MAX_BODY_BYTES:
         raise Problem(413, "body_too_large", f"a body has at most {MAX_BODY_BYTES} bytes")
-    return request.get_data(cache=False)
+    body: bytes = environ["wsgi.input"].read(int(length))
+    if len(body) != int(length):
+        raise Problem(400, "incomplete_body", "the body ended before its Content-Length")
+    return body
 
 
 def read_query(known: Mapping[str, bool]) -> dict[str, str]:
@@ -61,7 +70,7 @@ def read_query(known: Mapping[str, bool]) -> dict[str, str]:
             errors.append(FieldError(name[:MAX_QUERY_VALUE], "unknown_field", "no such parameter"))
         elif len(values) > 1:
             errors.append(FieldError(name, "invalid_value", "given more than once"))
-        elif not 0 < len(values[0]) <= MAX_QUERY_VALUE:
+        elif not 0 < len(values[0]) <= MAX_QUERY_VALUE or "\0" in values[0]:
             errors.append(FieldError(name, "invalid_value", f"1 to {MAX_QUERY_VALUE} characters"))
     if errors:
         raise invalid(errors)
@@ -82,20 +91,23 @@ def whole_number(query: Mapping[str, str], name: str, default: int, most: int) -
     return int(text)
 
 
-def register_request_ids(app: Flask) -> None:
-    """Give every answer an X-Request-Id: the client's own where it is a sane one."""
+class RequestIds:
+    """WSGI middleware: every answer has an X-Request-Id, the client's own where it is a sane one.
 
-    @app.after_request
-    def mark(response: Response) -> Response:
-        response.headers[REQUEST_ID] = request_id()
-        return response
+    The id is in the environment as well, for log lines.
+    """
 
+    def __init__(self, application: "WSGIApplication") -> None:
+        self._application = application
 
-def request_id() -> str:
-    """The id of the current request; the same for its log lines and its answer."""
-    known: str | None = g.get("request_id")
-    if known is None:
-        offered = request.headers.get(REQUEST_ID, "")
-        known = offered if _REQUEST_ID.fullmatch(offered) else urandom(8).hex()
-        g.request_id = known
-    return known
+    def __call__(self, environ: Environ, start_response: "StartResponse") -> Iterable[bytes]:
+        """See PEP 3333."""
+        offered = environ.get("HTTP_X_REQUEST_ID", "")
+        request_id = offered if _REQUEST_ID.fullmatch(offered) else urandom(8).hex()
+        environ[REQUEST_ID_KEY] = request_id
+
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:  # noqa: ANN401
+            headers.append((REQUEST_ID, request_id))
+            return start_response(status, headers, *error)
+
+        return self._application(environ, start)

@@ -4,7 +4,7 @@ from flask import Blueprint, Response, request
 
 from app.api.commands import OrderEntry
 from app.api.history import History
-from app.api.http import encoded_response, json_response, read_body, read_query
+from app.api.http import REQUEST_ID_KEY, encoded_response, json_response, read_body, read_query
 from app.domain.views import order_view
 
 LIST_PARAMETERS = dict.fromkeys(
@@ -18,7 +18,9 @@ def orders_blueprint(entry: OrderEntry, history: History) -> Blueprint:
 
     @blueprint.post("/orders")
     def place() -> Response:
-        answer = entry.place(read_body(), request.headers.get("Idempotency-Key"))
+        environ = request.environ
+        key, request_id = environ.get("HTTP_IDEMPOTENCY_KEY"), environ[REQUEST_ID_KEY]
+        answer = entry.place(read_body(environ), key, request_id)
         response = encoded_response(answer.body, answer.status)
         if answer.replayed:
             response.headers["Idempotent-Replayed"] = "true"
@@ -36,7 +38,7 @@ def orders_blueprint(entry: OrderEntry, history: History) -> Blueprint:
     @blueprint.delete("/orders/<order_id>")
     @blueprint.post("/orders/<order_id>/cancel")
     def cancel(order_id: str) -> Response:
-        answer = entry.cancel(order_id)
+        answer = entry.cancel(order_id, request.environ[REQUEST_ID_KEY])
         return encoded_response(answer.body, answer.status)
 
     return blueprint

@@ -177,8 +177,8 @@ def list_instrument(
 def _check_step(field: str, step: Decimal) -> None:
     if step <= 0 or step.adjusted() > MAX_DECIMALS:
         raise InvalidInstrument(field, "must be greater than zero and at most 1e18")
-    if _decimals(step) > MAX_DECIMALS:
-        raise InvalidInstrument(field, f"at most {MAX_DECIMALS} decimals")
+    if _decimals(step) > MAX_DECIMALS or len(step.as_tuple().digits) > MAX_DECIMALS:
+        raise InvalidInstrument(field, f"at most {MAX_DECIMALS} digits and decimals")
 
 
 def _check_limit(field: str, limit: Decimal, step: Decimal) -> None:

@@ -23,6 +23,9 @@ from typing import NamedTuple
 INSTRUMENTS = "instruments"
 """Hash symbol -> JSON of the instrument: which books this Redis holds. No script reads it."""
 
+HALTED = "persister:halted"
+"""Hash symbol -> JSON: instruments whose events are no longer written down, and why."""
+
 PERSISTER_GROUP = "persister"
 """Consumer group on each events stream; exists so that XINFO GROUPS and XPENDING tell the lag."""
 

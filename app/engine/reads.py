@@ -8,13 +8,14 @@ from typing import Any, TypeAlias, cast
 
 import msgspec
 from redis import Redis
+from redis.client import Pipeline
 from redis.exceptions import RedisError
 
 from app.domain.events import Event, parse_event
 from app.domain.instruments import Instrument
 from app.domain.orders import OrderRecord, parse_record
 from app.engine.executor import EngineUnavailable
-from app.engine.keys import INSTRUMENTS, PERSISTER_GROUP, book_keys, events_key
+from app.engine.keys import HALTED, INSTRUMENTS, PERSISTER_GROUP, book_keys, events_key
 
 RedisReply: TypeAlias = Any
 """Whatever a command answers: bytes, numbers, lists of them, or None."""
@@ -99,30 +100,39 @@ class BookReads:
 
     def depths(self, symbols: list[str]) -> dict[str, tuple[int, int]]:
         """Resting orders of each book: bids, asks."""
-        keys = [book_keys(symbol) for symbol in symbols]
-        commands = [("ZCARD", key) for book in keys for key in (book.bids, book.asks)]
-        counts = cast(list[int], self._pipeline(commands))
+        pipeline = self._client.pipeline(transaction=False)
+        for keys in map(book_keys, symbols):
+            pipeline.zcard(keys.bids)
+            pipeline.zcard(keys.asks)
+        counts = self._execute(pipeline)
         return {symbol: (counts[2 * i], counts[2 * i + 1]) for i, symbol in enumerate(symbols)}
 
     def without_book(self, symbols: list[str]) -> list[str]:
         """Those of `symbols` whose book is not in Redis."""
-        found = self._pipeline([("EXISTS", book_keys(symbol).book) for symbol in symbols])
+        pipeline = self._client.pipeline(transaction=False)
+        for symbol in symbols:
+            pipeline.exists(book_keys(symbol).book)
+        found = self._execute(pipeline)
         return [symbol for symbol, there in zip(symbols, found, strict=True) if there != 1]
+
+    def halted(self) -> dict[str, dict[str, object]]:
+        """Instruments that the persister has given up on until an operator helps, with reasons."""
+        found = cast(dict[bytes, bytes], self._call("HGETALL", HALTED))
+        return {symbol.decode(): msgspec.json.decode(why) for symbol, why in found.items()}
 
     def lags(self, symbols: list[str]) -> dict[str, int]:
         """Events of each instrument that the persister has not committed yet."""
-        commands: list[tuple[str, ...]] = []
-        for symbol in symbols:
-            commands.append(("HGET", book_keys(symbol).book, "sequence"))
-            commands.append(("XPENDING", events_key(symbol), PERSISTER_GROUP))
-            commands.append(("XINFO", "GROUPS", events_key(symbol)))
-        replies = self._pipeline(commands)
+        pipeline = self._client.pipeline(transaction=False)
+        for keys in map(book_keys, symbols):
+            pipeline.hget(keys.book, "sequence")
+            pipeline.xpending(keys.events, PERSISTER_GROUP)
+            pipeline.xinfo_groups(keys.events)
+        replies = self._execute(pipeline)
         return {symbol: _lag(*replies[3 * i : 3 * i + 3]) for i, symbol in enumerate(symbols)}
 
-    def _pipeline(self, commands: Iterable[tuple[str, ...]]) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
+    @staticmethod
+    def _execute(pipeline: Pipeline) -> list[RedisReply]:
+        """Replies in order; a command that failed has its error for a reply."""
         try:
             return pipeline.execute(raise_on_error=False)
         except RedisError as error:
@@ -138,9 +148,13 @@ def _event(symbol: str, entry: tuple[bytes, dict[bytes, bytes]]) -> Event:
 def _lag(sequence: RedisReply, pending: RedisReply, groups: RedisReply) -> int:
     """Book's sequence less the last event committed: delivered, and no longer pending."""
     last = int(sequence or 0)
-    if isinstance(groups, Exception) or not groups:
-        return last
-    delivered = int(groups[0]["last-delivered-id"].partition(b"-")[0])
-    if not isinstance(pending, Exception) and pending["pending"]:
-        delivered = int(pending["min"].partition(b"-")[0]) - 1
+    if isinstance(groups, Exception) or isinstance(pending, Exception) or not groups:
+        return last  # no persister has ever looked at this stream
+    delivered = _sequence_of(groups[0]["last-delivered-id"])
+    if pending["pending"]:
+        delivered = _sequence_of(pending["min"]) - 1
     return max(0, last - delivered)
+
+
+def _sequence_of(entry_id: bytes) -> int:
+    return int(entry_id.partition(b"-")[0])

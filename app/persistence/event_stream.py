@@ -11,13 +11,18 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app.domain.orders import NUMBER_DIGITS
-from app.engine.keys import INSTRUMENTS, PERSISTER_GROUP, book_keys, events_key, symbol_of
+from app.engine.keys import (
+    HALTED,
+    INSTRUMENTS,
+    PERSISTER_GROUP,
+    book_keys,
+    events_key,
+    symbol_of,
+)
 from app.persistence.rows import Delivery, Entry
 
 CONSUMER: Final = "persister"
 """One name for whoever is the persister: a restarted one finds the group as it was left."""
-HALTED: Final = "persister:halted"
-"""Hash symbol -> JSON of the Halt, of each instrument that is not persisted at present."""
 
 CONNECT_TIMEOUT_S: Final = 5
 ANSWER_TIMEOUT_S: Final = 10

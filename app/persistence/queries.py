@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from app.domain.events import Event, parse_event
+from app.domain.events import Event, Trade, parse_event
 from app.domain.instruments import Instrument, Market
 from app.domain.orders import OrderRecord, order_id, split_order_id
 from app.persistence import instruments
@@ -76,19 +76,6 @@ class TradeCursor(NamedTuple):
 
 
 _END: Final = TradeCursor(2**63 - 1, 1)
-
-
-class StoredTrade(NamedTuple):
-    """One execution. `fill_index` counts from 1 within the event; `side` is the taker's."""
-
-    sequence: int
-    fill_index: int
-    price_ticks: int
-    quantity_lots: int
-    side: str
-    maker_number: int
-    taker_number: int
-    executed_us: int
 
 
 def open_pool(database_url: str) -> Pool:
@@ -160,15 +147,13 @@ class Queries:
 
     def trades(
         self, market: Market, limit: int, before: TradeCursor | None = None
-    ) -> tuple[list[StoredTrade], int]:
+    ) -> tuple[list[Trade], int]:
         """Up to `limit` trades of one instrument, newest first, those older than `before`; and its
         position.
         """
         place = before or _END
         found = self._rows(_TRADES, instrument=market.symbol, limit=limit, **place._asdict())
-        trades = [
-            _stored_trade(market.instrument, row) for row in found if row["trade_id"] is not None
-        ]
+        trades = [_trade(market.instrument, row) for row in found if row["trade_id"] is not None]
         return trades, found[0]["position"] if found else 0
 
     def _instrument(self, symbol: str) -> Instrument:
@@ -321,14 +306,14 @@ def _event(symbol: str, row: DictRow) -> Event:
     return parse_event(symbol, f"{row['sequence']}-0", fields)
 
 
-def _stored_trade(instrument: Instrument, row: DictRow) -> StoredTrade:
-    return StoredTrade(
+def _trade(instrument: Instrument, row: DictRow) -> Trade:
+    return Trade(
         sequence=row["sequence"],
-        fill_index=row["fill_index"],
+        index=row["fill_index"],
         price_ticks=to_units(row["price"], instrument.tick_size),
         quantity_lots=to_units(row["quantity"], instrument.lot_size),
         side=row["side"],
         maker_number=_number(row["maker_order_id"]),
         taker_number=_number(row["taker_order_id"]),
-        executed_us=microseconds(row["executed_at"]),
+        time_us=microseconds(row["executed_at"]),
     )

@@ -24,7 +24,7 @@ import psycopg
 import pytest
 import redis
 
-from app.domain.events import parse_event
+from app.domain.events import Trade, parse_event
 from app.domain.instruments import EXACT_LIMIT, Instrument, Market, list_instrument
 from app.domain.orders import RECORD_FIELDS, OrderRecord, parse_record
 from app.domain.refusals import Reason
@@ -47,7 +47,6 @@ from app.persistence.queries import (
     DatabaseUnavailable,
     OrderFilter,
     Queries,
-    StoredTrade,
     TradeCursor,
     open_pool,
 )
@@ -85,7 +84,7 @@ class Tape:
         self.keys = book_keys(instrument.symbol)
         self.events: list[dict[str, str]] = []
         self.orders: dict[int, dict[str, str]] = {}
-        self.trades: list[StoredTrade] = []
+        self.trades: list[Trade] = []
         self.time_us = 1_700_000_000_000_000
         self._resting: list[int] = []
         client.hset(INSTRUMENTS, instrument.symbol, msgspec.json.encode(instrument).decode())
@@ -195,7 +194,7 @@ class Tape:
         for index, (maker, price, lots) in enumerate(fills, 1):
             side, taker = self.orders[changed[0]]["side"], changed[0]
             self.trades.append(
-                StoredTrade(self.last, index, price, lots, side, maker, taker, self.time_us)
+                Trade(self.last, index, price, lots, side, maker, taker, self.time_us)
             )
         with self.client.pipeline(transaction=True) as pipe:
             pipe.xadd(self.keys.events, _encoded(event), id=f"{self.last}-0")  # type: ignore[arg-type]
@@ -1073,7 +1072,7 @@ def test_trades_come_in_pages(servers: Servers, queries: Queries, tape: Tape) ->
     tape.buy(9)
     tape.play(random.Random(30), 50)
     drain(servers.persister())
-    listed: list[StoredTrade] = []
+    listed: list[Trade] = []
     cursor = None
     while True:
         page, at = queries.trades(tape.market, 4, cursor)

@@ -1,4 +1,4 @@
-"""The scripts under fakeredis, command by command against the reference matcher and the truth files."""
+"""The scripts under fakeredis, command by command against the reference and the truth files."""
 
 import random
 from collections.abc import Iterator

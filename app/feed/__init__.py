@@ -1,0 +1,1 @@
+"""The live feed: follows the event streams and fans them out. Knows neither Flask nor Postgres."""

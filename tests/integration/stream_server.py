@@ -1,0 +1,64 @@
+"""The WebSocket's blueprint and hub in a Flask app of their own, for gunicorn: `server_app()`.
+
+The place and cancel of this app are stand-ins: a place answers
+with its order, waits while Redis has the key `hold`, and fails where the order says so.
+"""
+
+import os
+import time
+from typing import NamedTuple
+
+import msgspec
+from flask import Flask, Response
+from prometheus_client import generate_latest
+from redis import Redis
+
+from app.api.problems import register
+from app.api.stream import stream_blueprint
+from app.domain.instruments import DEFAULT_INSTRUMENTS, Market
+from app.feed.hub import Hub
+from app.feed.reader import connect
+from app.feed.subscribers import Subscriber
+
+
+class Answer(NamedTuple):
+    """A command's answer."""
+
+    status: int
+    body: bytes
+
+
+def _hold(redis: "Redis") -> None:
+    while redis.exists("hold"):
+        time.sleep(0.01)
+
+
+def server_app() -> Flask:
+    """The app; REDIS_URL, SOCKETS_MAX and QUEUE_BYTES_MAX say how."""
+    url = os.environ["REDIS_URL"]
+    markets = {each.symbol: Market(each) for each in DEFAULT_INSTRUMENTS}
+    queue_bytes = int(os.environ.get("QUEUE_BYTES_MAX", str(8 * 1024 * 1024)))
+    hub = Hub(
+        connect(url),
+        subscribers_max=int(os.environ.get("SOCKETS_MAX", "1000")),
+        new_subscriber=lambda: Subscriber(bytes_max=queue_bytes),
+    )
+    redis = connect(url)
+
+    def place(order: bytes) -> Answer:
+        wanted = msgspec.json.decode(order)
+        if wanted == {"fail": True}:
+            raise RuntimeError("a defect")
+        if wanted == {"hold": True}:
+            _hold(redis)
+        return Answer(201, b'{"order":%b,"pid":%d}' % (order, os.getpid()))
+
+    def cancel(order_id: str) -> Answer:
+        return Answer(404, msgspec.json.encode({"code": "order_not_found", "id": order_id}))
+
+    app = Flask(__name__)
+    register(app)
+    app.register_blueprint(stream_blueprint(hub, place, cancel, markets.get))
+    app.add_url_rule("/metrics", view_func=lambda: Response(generate_latest()))
+    app.extensions["hub"] = hub
+    return app

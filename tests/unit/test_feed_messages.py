@@ -1,0 +1,98 @@
+"""What leaves on a WebSocket: frames, and the shapes of the contract."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import TextMessage
+
+from app.domain.events import parse_event
+from app.domain.views import order_view, trade_views
+from app.feed.frames import text_frame
+from app.feed.messages import Channel, EventMessages, book_snapshot, frame, joined
+from tests.feed_events import MARKETS, entry, order_line
+
+MARKET = MARKETS["BTC-USD"]
+ORDERS = order_line(8) + "\n" + order_line(3, side="sell", status="filled", filled_lots="7")
+
+
+def read(data: bytes) -> list[dict[str, Any]]:
+    """The messages in frames, read by an independent implementation (wsproto's client)."""
+    client = Connection(ConnectionType.CLIENT)
+    client.receive_data(data)
+    found, text = [], ""
+    for event in client.events():
+        assert isinstance(event, TextMessage)
+        text += event.data
+        if event.message_finished:
+            found.append(msgspec.json.decode(text))
+            text = ""
+    return found
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 70_000])
+def test_a_frame_of_any_size_is_read_as_its_payload(size: int) -> None:
+    """RFC 6455 has three ways to write a length; each is taken where it must be."""
+    client = Connection(ConnectionType.CLIENT)
+    client.receive_data(text_frame(b"x" * size))
+    text = "".join(event.data for event in client.events())
+    assert text == "x" * size
+
+
+def test_an_event_becomes_trades_then_orders_then_one_delta() -> None:
+    """Shapes are the contract's: Trade and Order as REST shows them, changed levels as pairs."""
+    item = entry(8, "bid:123=0 ask:5001=250", "3,5000,7 3,5001,2", ORDERS)
+    event = parse_event("BTC-USD", *item)
+    messages = read(joined([EventMessages(MARKET, event)], frozenset(Channel)).data)
+    trades = trade_views(MARKET, event.order, 8, event.time_us, event.fills)
+    orders = [order_view(MARKET, order) for order in event.orders]
+    assert messages == [
+        *[trade | {"type": "trade"} for trade in trades],
+        *[order | {"type": "order", "order_type": "limit", "order": order} for order in orders],
+        {
+            "type": "book_delta",
+            "instrument": "BTC-USD",
+            "sequence": 8,
+            "previous_sequence": 7,
+            "bids": [["1.23", "0"]],
+            "asks": [["50.01", "0.00000250"]],
+        },
+    ]
+    assert [message["type"] for message in messages] == ["trade"] * 2 + ["order"] * 2 + [
+        "book_delta"
+    ]
+
+
+def test_an_event_without_a_change_of_level_is_a_delta_all_the_same() -> None:
+    """Exactly one delta for each event, so that sequences have no hole."""
+    event = parse_event("BTC-USD", *entry(5))
+    (delta,) = read(joined([EventMessages(MARKET, event)], frozenset({Channel.BOOK})).data)
+    assert (delta["sequence"], delta["previous_sequence"]) == (5, 4)
+    assert delta["bids"] == delta["asks"] == []
+
+
+def test_a_snapshot_has_its_levels_as_given() -> None:
+    """Prices and quantities have the instrument's own decimals."""
+    frames = book_snapshot(MARKETS["DOGE-USD"], 9, [(12, 3), (11, 20)], [])
+    assert read(frames.data) == [
+        {
+            "type": "book_snapshot",
+            "instrument": "DOGE-USD",
+            "sequence": 9,
+            "bids": [["0.00012", "0.3"], ["0.00011", "2.0"]],
+            "asks": [],
+        }
+    ]
+
+
+def test_only_the_channels_asked_for_are_made() -> None:
+    """Frames are counted in messages, and an event without fills has no trades."""
+    event = EventMessages(MARKET, parse_event("BTC-USD", *entry(5)))
+    assert joined([event], frozenset({Channel.TRADES})).messages == 0
+    assert joined([event, event], frozenset({Channel.BOOK})).messages == 2
+
+
+def test_a_frame_holds_utf_8() -> None:
+    """Text beyond ASCII arrives as it was."""
+    assert read(frame({"detail": "№ ⚖"}).data) == [{"detail": "№ ⚖"}]

@@ -1,0 +1,77 @@
+"""The queue of one socket: bounded, never waited for, and ended politely."""
+
+import threading
+
+import pytest
+
+from app.feed.messages import NOTHING, Frames
+from app.feed.subscribers import CLOSE_SLOW_CONSUMER, WRITE_BYTES, Closing, Subscriber
+from tests.unit.test_feed_messages import read
+
+ONE = Frames(b"12345", 1)
+NO_TIME = 0.0
+
+
+def test_what_is_offered_is_taken_in_order() -> None:
+    """Frames leave as they came, several at once, counted in messages."""
+    subscriber = Subscriber()
+    assert subscriber.offer(Frames(b"a", 1))
+    assert subscriber.offer(Frames(b"bc", 2))
+    assert subscriber.take(NO_TIME) == Frames(b"abc", 3)
+    assert subscriber.take(NO_TIME) is NOTHING
+
+
+def test_a_writer_gets_little_at_once() -> None:
+    """A take ends as soon as WRITE_BYTES are reached, so that a slow client is noticed."""
+    subscriber = Subscriber()
+    for _ in range(3):
+        subscriber.offer(Frames(b"x" * (WRITE_BYTES - 1), 1))
+    assert subscriber.take(NO_TIME).messages == 2
+    assert subscriber.take(NO_TIME).messages == 1
+
+
+@pytest.mark.parametrize(
+    ("messages_max", "bytes_max"), [(3, 10**6), (10**6, 15), (10**6, 17), (10**6, 19)]
+)
+def test_a_full_queue_ends_the_connection_with_a_word(messages_max: int, bytes_max: int) -> None:
+    """The first frame over either limit drops all that waits; the client is told `slow_consumer`
+    and closed with 4008, and nothing is taken in any more."""
+    subscriber = Subscriber(messages_max, bytes_max)
+    assert [subscriber.offer(ONE) for _ in range(5)] == [True, True, True, False, False]
+    (told,) = read(subscriber.take(NO_TIME).data)
+    assert (told["type"], told["code"]) == ("error", "slow_consumer")
+    assert subscriber.closing is not None
+    assert subscriber.closing.code == CLOSE_SLOW_CONSUMER == 4008
+    assert subscriber.take(60.0) is NOTHING
+
+
+def test_what_was_taken_makes_room() -> None:
+    """The limit is on what waits, not on what ever passed."""
+    subscriber = Subscriber(messages_max=2, bytes_max=10)
+    for _ in range(50):
+        assert subscriber.offer(ONE)
+        assert subscriber.offer(ONE)
+        assert subscriber.take(NO_TIME).messages == 2
+
+
+def test_a_waiting_writer_wakes_for_a_frame_and_for_the_end() -> None:
+    """A take that waits returns as soon as there is something to do."""
+    subscriber = Subscriber()
+    taken: list[Frames] = []
+    writer = threading.Thread(target=lambda: taken.extend(subscriber.take(60.0) for _ in range(2)))
+    writer.start()
+    subscriber.offer(ONE)
+    subscriber.close(Closing(1001, "stopping"), Frames(b"bye", 1))
+    writer.join(10)
+    assert not writer.is_alive()
+    assert taken in ([ONE, Frames(b"bye", 1)], [Frames(b"bye", 1), NOTHING])
+
+
+def test_the_first_reason_to_close_stands() -> None:
+    """A connection that is ending is not ended again for another reason."""
+    subscriber = Subscriber()
+    assert subscriber.close(Closing(1001, "stopping"))
+    assert not subscriber.close(Closing(1000, ""))
+    subscriber.fall_behind()
+    assert subscriber.closing == Closing(1001, "stopping")
+    assert not subscriber.offer(ONE)
