@@ -12,11 +12,12 @@
 -- Returns  {'accepted', sequence, time in µs, number|record, fills}
 --          {'replayed', number}: the key was used for this payload; the answer is event `number`
 --          {'refused', code}
--- Refuses  in this order: book_missing, schema_mismatch, idempotency_key_reused,
---          duplicate_client_order_id, post_only_would_cross, level_quantity_overflow
+-- Refuses  in this order: book_missing, schema_mismatch, idempotency_key_reused, backlog_full,
+--          instrument_halted, duplicate_client_order_id, post_only_would_cross, level_quantity_overflow
 
 -- @include keys
 -- @include state
+-- @include intake
 -- @include clock
 -- @include numbers
 -- @include sides
@@ -34,7 +35,7 @@ local limit_score = kind == 'market' and math.huge or other.sign * price
 local quantity = tonumber(lots)
 
 local book = call('HMGET', BOOK, 'schema', 'sequence', 'time', 'idempotency_generation',
-  'idempotency_rotated', own.level .. price)
+  'idempotency_rotated', own.level .. price, 'suspended')
 local refusal = schema_refusal(book[1])
 if refusal then
   return refusal
@@ -44,6 +45,10 @@ local use = key ~= '' and idempotent_use(client, key, now_us, book[4], book[5])
 local earlier = use and earlier_use(use)
 if earlier then
   return earlier
+end
+refusal = intake_refusal(book[7])
+if refusal then
+  return refusal
 end
 if client_order_id ~= ''
   and call('HEXISTS', CLIENT_ORDER_IDS, client .. '|' .. client_order_id) == 1 then

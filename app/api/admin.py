@@ -7,7 +7,7 @@ from flask import Blueprint, Response, request
 
 from app.api.bodies import decimal_text
 from app.api.http import json_response, read_body
-from app.api.listing import Listing
+from app.api.listing import MAX_INSTRUMENTS, Listing, TooManyInstruments
 from app.api.market import instrument_view
 from app.api.problems import FieldError, Problem, body_problem, invalid
 from app.domain.instruments import (
@@ -48,6 +48,9 @@ def admin_blueprint(listing: Listing) -> Blueprint:
         except InstrumentDiffers as error:
             detail = f"{instrument.symbol} is listed with other values"
             raise Problem(409, "instrument_exists", detail) from error
+        except TooManyInstruments as error:
+            detail = f"at most {MAX_INSTRUMENTS} instruments are listed"
+            raise Problem(422, "too_many_instruments", detail) from error
         logger.info("instrument listed", extra={"symbol": instrument.symbol, "new": is_new})
         return json_response(instrument_view(instrument), 201 if is_new else 200)
 
@@ -62,9 +65,12 @@ def _read_instrument(body: bytes) -> Instrument:
     errors: list[FieldError] = []
     sizes = {name: _number(name, getattr(wanted, name), errors) for name in NUMBERS}
     tick_size, lot_size = sizes["tick_size"], sizes["lot_size"]
-    for name in ("tick_size", "lot_size"):
-        if sizes[name] is None and not errors:
-            errors.append(FieldError(name, "required", "must be given"))
+    wrong = {error.field for error in errors}
+    errors += [
+        FieldError(name, "required", "must be given")
+        for name in ("tick_size", "lot_size")
+        if sizes[name] is None and name not in wrong
+    ]
     if errors or tick_size is None or lot_size is None:
         raise invalid(errors)
     try:

@@ -3,7 +3,7 @@
 import os
 
 from flask import Flask
-from redis import Redis
+from redis import BlockingConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -30,6 +30,8 @@ from app.persistence.queries import Queries, open_pool
 REDIS_TIMEOUT_S = 5.0
 """Longer than the worst script and an fsync on a slow disk; then the answer is 503."""
 REDIS_CONNECT_TIMEOUT_S = 2.0
+MAX_REDIS_CONNECTIONS = 32
+"""For single reads; one more waits for its turn. Orders share one connection beside these."""
 
 
 def create_application() -> Flask:
@@ -40,13 +42,16 @@ def create_application() -> Flask:
 
 def connect_redis(url: str, timeout_s: float = REDIS_TIMEOUT_S) -> Redis:
     """A client that never repeats a command by itself: nobody could say whether it happened."""
-    return Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         url,
+        max_connections=MAX_REDIS_CONNECTIONS,
+        timeout=timeout_s,  # seconds to wait for a connection
         socket_timeout=timeout_s,
         socket_connect_timeout=REDIS_CONNECT_TIMEOUT_S,
         protocol=2,
         retry=Retry(NoBackoff(), 0),
     )
+    return Redis.from_pool(pool)
 
 
 def build(settings: Settings, stores: Stores) -> Flask:
@@ -61,7 +66,7 @@ def build(settings: Settings, stores: Stores) -> Flask:
     history = History(reads, queries, markets)
     hub = Hub(connect_feed(stores.redis_url))
     listing = Listing(books, reads, stores.database_url)
-    listing.open_all()
+    listing.start()
 
     app = Flask("crossbook", static_folder=None)
     app.extensions |= {"hub": hub, "pool": pool}  # what has to be told when the process ends

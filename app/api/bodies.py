@@ -170,6 +170,8 @@ def _idempotency_key(in_body: str | None, in_header: str | None, errors: list[Fi
 
 
 def _fingerprint(order: NewOrder) -> str:
-    """64 bits of what the order asks for, so that `0.10` and `0.1` are the same payload."""
+    """64 bits of what the order asks for, so that `0.10` and `0.1` are the same payload. Fields at
+    their defaults are left out, so a field that comes later does not change earlier payloads.
+    """
     digest = blake2b(msgspec.msgpack.encode(order), digest_size=8).digest()
     return b64encode(digest)[:11].decode()

@@ -9,13 +9,14 @@ from app.api import metrics
 from app.api.bodies import check_order, decode_order
 from app.api.http import encode
 from app.api.markets import Markets
-from app.api.problems import Problem, problem_of, refused
+from app.api.problems import Problem, problem_of, refused, safe_to_repeat
 from app.domain.events import Event, Fill
 from app.domain.instruments import Market
 from app.domain.orders import OrderRecord, split_order_id
 from app.domain.refusals import Reason, Refusal
 from app.domain.views import View, order_view, trade_views
 from app.engine.book import Books, Placed, Refused, Replayed
+from app.engine.executor import OutcomeUnknown
 from app.engine.reads import BookReads
 from app.logs import logger
 from app.persistence.queries import Queries
@@ -74,7 +75,11 @@ class OrderEntry:
     def _place(self, body: bytes, header_key: str | None, request_id: str) -> Answer:
         wanted = decode_order(body)
         market = self._markets.require(wanted.instrument)
-        outcome = self._books.place(market.symbol, check_order(wanted, market, header_key))
+        order = check_order(wanted, market, header_key)
+        try:
+            outcome = self._books.place(market.symbol, order)
+        except OutcomeUnknown as error:
+            raise (safe_to_repeat(error) if order.idempotency_key else error) from error
         if isinstance(outcome, Replayed):
             event = self._event(market, outcome.sequence)
             first = _placed_view(market, event.order, event, event.fills)
@@ -106,6 +111,8 @@ class OrderEntry:
             problem = self._cancel_problem(market, number, error.refusal)
             _log("cancel refused", request_id, code=problem.code, order_id=order_id)
             raise problem from error
+        except OutcomeUnknown as error:
+            raise safe_to_repeat(error) from error
         view = order_view(market, cancelled.order)
         _log("order cancelled", request_id, order=view)
         return Answer(200, encode({"order": view}))

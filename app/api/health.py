@@ -8,10 +8,11 @@ from app.api import metrics
 from app.api.http import json_response
 from app.engine.executor import EngineUnavailable
 from app.engine.reads import BookReads
+from app.logs import logger
 from app.persistence.queries import DatabaseUnavailable, Queries
 
-MAX_LAG_EVENTS = 100_000
-"""Events that Postgres may be behind before this process calls itself not ready."""
+MAX_LAG_EVENTS = 1_000_000
+"""Events that Postgres may be behind; beyond it the books take no orders (lua/lib/intake.lua)."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Check = dict[str, Any]
@@ -30,7 +31,9 @@ def health_blueprint(reads: BookReads, queries: Queries) -> Blueprint:
         checks = _redis_checks(reads) | {"postgres": _postgres_check(queries)}
         # Orders are taken while Postgres is away: the stream keeps them, up to the bound on lag.
         ready = all(checks[name]["ok"] for name in ("redis", "books", "persister"))
-        document = {"status": "ready" if ready else "not_ready", "checks": checks}
+        whole = all(check["ok"] for check in checks.values()) and not checks["persister"]["halted"]
+        status = "not_ready" if not ready else "ready" if whole else "degraded"
+        document = {"status": status, "checks": checks}
         return json_response(document, 200 if ready else 503)
 
     @blueprint.get("/metrics")
@@ -48,8 +51,9 @@ def _redis_checks(reads: BookReads) -> dict[str, Check]:
         lag = max(reads.lags(symbols).values(), default=0)
         halted = reads.halted()
     except EngineUnavailable as error:
-        away: Check = {"ok": False, "detail": str(error)}
-        return {"redis": away, "books": away, "persister": away}
+        logger.warning("Redis is away", extra={"error": repr(error)})
+        away: Check = {"ok": False, "detail": "Redis does not answer now"}
+        return {"redis": away, "books": away, "persister": {**away, "halted": {}}}
     return {
         "redis": {"ok": True},
         "books": {"ok": bool(symbols) and not missing, "listed": len(symbols), "missing": missing},
@@ -60,6 +64,7 @@ def _redis_checks(reads: BookReads) -> dict[str, Check]:
 def _postgres_check(queries: Queries) -> Check:
     try:
         queries.ping()
-    except DatabaseUnavailable as error:
-        return {"ok": False, "detail": f"{error}; orders are taken and stored later"}
+    except DatabaseUnavailable:
+        detail = "Postgres does not answer now; orders are taken and stored later"
+        return {"ok": False, "detail": detail}
     return {"ok": True}

@@ -7,11 +7,12 @@ the last answer that the client got.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 
 from app.api.http import whole_number
 from app.api.markets import Markets
 from app.api.problems import FieldError, invalid
-from app.domain.events import Event, Trade, trade_id
+from app.domain.events import Trade, trade_id
 from app.domain.instruments import Market
 from app.domain.orders import RESTING, OrderRecord
 from app.domain.views import View, order_view, trade_view
@@ -32,7 +33,7 @@ STATUSES = frozenset(
 )
 LAST_NUMBER = 10**14 - 1
 
-_BEFORE = re.compile(r"(?:[A-Z0-9]+-[A-Z0-9]+-)?([0-9]{1,14})(?:-([0-9]{1,6}))?")
+_BEFORE = re.compile(r"(?:([A-Z0-9]+-[A-Z0-9]+)-)?([0-9]{1,14})(?:-([0-9]{1,6}))?")
 _CURSOR = re.compile(r"([0-9]{1,16}):([A-Z0-9]+-[A-Z0-9]+):([0-9]{1,14})")
 
 Found = dict[OrderCursor, OrderRecord]
@@ -119,7 +120,7 @@ class History:
         self, symbol: str, wanted: OrderFilter, before: OrderCursor | None
     ) -> Iterator[OrderRecord]:
         assert wanted.client_id is not None
-        below = LAST_NUMBER
+        below = before.number if before is not None and before.symbol == symbol else LAST_NUMBER
         while True:
             numbers = self._reads.open_numbers(symbol, wanted.client_id, below, OPEN_CHUNK)
             for order in self._reads.orders(symbol, numbers):
@@ -138,18 +139,19 @@ class History:
         newer = self._unstored(symbols, positions)
         found = {key: newer.get(key, order) for key, order in stored}
         found.update((key, order) for key, order in newer.items() if not before or key < before)
-        more = stored[limit][0] if len(stored) > limit else None
+        more = len(stored) > limit
+        # Beyond the last row asked for there may be others that Postgres did not return.
+        last = stored[limit - 1][0] if more else None
         page = sorted(
             (
                 (key, order)
                 for key, order in found.items()
-                if _admits(wanted, order) and (more is None or key > more)
+                if _admits(wanted, order) and (last is None or key >= last)
             ),
             reverse=True,
         )
-        if len(page) > limit:
-            return page[:limit], page[limit - 1][0]
-        return page, stored[limit - 1][0] if more else None
+        following = page[limit - 1][0] if len(page) > limit else last if more else None
+        return page[:limit], following
 
     def _unstored(self, symbols: Iterable[str], positions: Mapping[str, int]) -> Found:
         """The latest state of every order that changed after Postgres's positions."""
@@ -168,7 +170,7 @@ class History:
         """
         market = self._markets.require(query["instrument"])
         limit = whole_number(query, "limit", DEFAULT_PAGE, MAX_PAGE)
-        before = _parse_before(query.get("before"))
+        before = _parse_before(query.get("before"), market.symbol)
         trades = self._trades(market, limit + 1, before)
         following = None
         if len(trades) > limit:
@@ -181,29 +183,31 @@ class History:
         try:
             stored, position = self._queries.trades(market, limit, before)
         except DatabaseUnavailable:
-            newest = _newest_trades(self._reads.tail(market.symbol, 0), before)
+            newest = self._newest_trades(market, 0, limit, before)
             if len(newest) < limit:
                 raise
-            return newest[:limit]
-        newer = _newest_trades(self._reads.tail(market.symbol, position), before)
+            return newest
+        newer = self._newest_trades(market, position, limit, before)
         return (newer + stored)[:limit]
 
+    def _newest_trades(
+        self, market: Market, after: int, limit: int, before: TradeCursor | None
+    ) -> list[Trade]:
+        """Trades that the stream has of events after `after`, newest first, at most `limit`."""
+        trades = (
+            trade
+            for event in self._reads.tail(market.symbol, after)
+            for trade in reversed(event.trades)
+            if before is None or (trade.sequence, trade.index) < before
+        )
+        return list(islice(trades, limit))
 
-def _newest_trades(events: Iterable[Event], before: TradeCursor | None) -> list[Trade]:
-    """Trades of events that come newest first, newest first."""
-    return [
-        trade
-        for event in events
-        for trade in reversed(event.trades)
-        if before is None or (trade.sequence, trade.index) < before
-    ]
 
-
-def _parse_before(text: str | None) -> TradeCursor | None:
+def _parse_before(text: str | None, symbol: str) -> TradeCursor | None:
     """A trade id, or a sequence: trades of earlier events."""
     if text is None:
         return None
     match = _BEFORE.fullmatch(text)
-    if match is None:
-        raise invalid([FieldError("before", "invalid_value", "a trade id or a sequence")])
-    return TradeCursor(int(match[1]), int(match[2] or 0))
+    if match is None or match[1] not in (None, symbol):
+        raise invalid([FieldError("before", "invalid_value", "a trade id of it, or a sequence")])
+    return TradeCursor(int(match[2]), int(match[3] or 0))

@@ -3,18 +3,28 @@ a book. The order matters: it is how a Redis that lost its data is told from a n
 """
 
 from dataclasses import dataclass
+from threading import Thread
+from time import sleep
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
 from app.domain.instruments import Instrument
 from app.engine.book import Books
+from app.engine.executor import EngineUnavailable
 from app.engine.reads import BookReads
 from app.logs import logger
 from app.persistence.instruments import positions, store_instrument, stored_instruments
 from app.persistence.queries import DatabaseUnavailable
 
 CONNECT_TIMEOUT_S = 5
+RETRY_S = 1.0
+MAX_INSTRUMENTS = 2_000
+"""Each costs every scrape and every look of the persister a little."""
+
+
+class TooManyInstruments(Exception):
+    """MAX_INSTRUMENTS are listed already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,38 +39,56 @@ class Listing:
         """List one instrument, live at once; says whether it is new.
 
         Raises:
-            InstrumentDiffers: listed already, with other values. DatabaseUnavailable,
-            EngineUnavailable: nothing, or a listing that the same call completes later.
+            InstrumentDiffers: listed already, with other values. TooManyInstruments.
+            DatabaseUnavailable, EngineUnavailable: nothing was done, or the same call completes it.
         """
         try:
             with self._connect() as connection:
+                _check_room(connection, instrument)
                 is_new = store_instrument(connection, instrument)
+                known = positions(connection)
         except psycopg.OperationalError as error:
             raise DatabaseUnavailable(str(error)) from error
-        self.reads.announce(instrument)
-        self.books.open(instrument.symbol)
+        self._open(instrument, known)
         return is_new
 
-    def open_all(self) -> None:
-        """At the start of a process: everything that was ever listed has its book.
+    def start(self) -> None:
+        """Open everything that was ever listed; in the background where a server is away."""
+        if not self._opened_all():
+            Thread(target=self._keep_trying, name="listing", daemon=True).start()
 
-        A book that Redis should have and has not is left missing: orders for it are refused, and
-        /readyz names it, until the book is rebuilt from Postgres.
-        """
+    def _keep_trying(self) -> None:
+        while not self._opened_all():
+            sleep(RETRY_S)
+
+    def _opened_all(self) -> bool:
         try:
             with self._connect() as connection:
                 stored, known = stored_instruments(connection), positions(connection)
-        except psycopg.OperationalError as error:
-            logger.warning("Postgres is away; Redis's own list serves", extra={"error": str(error)})
-            return
-        for instrument in stored:
-            self.reads.announce(instrument)
-            if known.get(instrument.symbol, 0) == 0:
-                self.books.open(instrument.symbol)
-        missing = self.reads.without_book([instrument.symbol for instrument in stored])
+            for instrument in stored:
+                self._open(instrument, known)
+            missing = self.reads.without_book([instrument.symbol for instrument in stored])
+        except (psycopg.OperationalError, EngineUnavailable) as error:
+            logger.warning("instruments cannot be opened yet", extra={"error": repr(error)})
+            return False
         if missing:
             logger.error("Redis has lost books", extra={"instruments": missing})
+        return True
+
+    def _open(self, instrument: Instrument, known: dict[str, int]) -> None:
+        """Announce an instrument and give it a book, but never an empty one in place of one that
+        Redis has lost: then it stays missing, orders are refused, and /readyz names it.
+        """
+        self.reads.announce(instrument)
+        if known.get(instrument.symbol, 0) == 0:
+            self.books.open(instrument.symbol)
 
     def _connect(self) -> psycopg.Connection:
         conninfo = make_conninfo(self.database_url, connect_timeout=CONNECT_TIMEOUT_S)
         return psycopg.connect(conninfo, application_name="crossbook listing")
+
+
+def _check_room(connection: psycopg.Connection, instrument: Instrument) -> None:
+    listed = {known.symbol for known in stored_instruments(connection)}
+    if instrument.symbol not in listed and len(listed) >= MAX_INSTRUMENTS:
+        raise TooManyInstruments

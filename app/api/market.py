@@ -10,6 +10,7 @@ from app.api.markets import Markets
 from app.domain.instruments import Instrument, Market
 from app.domain.views import View
 from app.engine.book import Books, Level
+from app.engine.executor import EngineUnavailable, OutcomeUnknown
 from app.engine.reads import BookReads
 
 DEFAULT_LEVELS, MAX_LEVELS = 50, 1000
@@ -26,7 +27,10 @@ def market_blueprint(
         query = read_query({"instrument": True, "levels": False})
         levels = whole_number(query, "levels", DEFAULT_LEVELS, MAX_LEVELS)
         market = markets.require(query["instrument"])
-        depth = books.depth(market.symbol, levels)
+        try:
+            depth = books.depth(market.symbol, levels)
+        except OutcomeUnknown as error:
+            raise EngineUnavailable(str(error)) from error  # a read has no outcome to wonder at
         return json_response(
             {
                 "instrument": market.symbol,

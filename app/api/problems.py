@@ -17,6 +17,8 @@ from app.logs import logger
 from app.persistence.queries import DatabaseUnavailable
 
 PROBLEM_JSON = "application/problem+json"
+MAX_FIELD_NAME = 64
+"""Characters of a client's own field name that an answer and a log line repeat."""
 RETRY_AFTER_S = 1
 """What a client is told to wait when a part of the system is away; they usually return sooner."""
 
@@ -67,6 +69,8 @@ class Problem(Exception):
 
 
 REFUSALS: dict[Refusal, tuple[int, str]] = {
+    Refusal.INSTRUMENT_HALTED: (422, "trading in the instrument is halted"),
+    Refusal.BACKLOG_FULL: (503, "too much waits to be stored; cancels pass"),
     Refusal.BOOK_MISSING: (503, "the instrument's book is not in Redis"),
     Refusal.SCHEMA_MISMATCH: (503, "the book was written by another version of Crossbook"),
     Refusal.IDEMPOTENCY_KEY_REUSED: (422, "this idempotency key came with another payload before"),
@@ -92,7 +96,8 @@ def body_problem(error: Exception) -> Problem:
     message = str(error)
     named, place = _NAMED.search(message), _PLACE.search(message)
     if named and "unknown" in message:
-        return invalid([FieldError(named.group(1), "unknown_field", "no such field")])
+        name = named.group(1)[:MAX_FIELD_NAME]
+        return invalid([FieldError(name, "unknown_field", "no such field")])
     if named:
         return invalid([FieldError(named.group(1), "required", "must be given")])
     field = place.group(1) if place and place.group(1) else "body"
@@ -122,13 +127,25 @@ def problem_of(error: Exception) -> Problem:
 
 
 def _away_problem(error: EngineUnavailable | DatabaseUnavailable) -> Problem:
-    code, detail = "engine_unavailable", f"Redis takes no orders now: {error}"
+    """Drivers' own words name hosts and files, so they go to the log and not to the client."""
+    logger.warning("a store is away", extra={"error": repr(error)})
     if isinstance(error, OutcomeUnknown):
-        code = "outcome_unknown"
-        detail = "the connection to Redis was lost; ask again with the same idempotency key"
-    elif isinstance(error, DatabaseUnavailable):
-        code, detail = "database_unavailable", f"Postgres does not answer: {error}"
+        # No Retry-After: to repeat an order that has no idempotency key may place it twice.
+        detail = "Redis stopped answering; whether the command was carried out is not known"
+        return Problem(503, "outcome_unknown", detail)
+    if isinstance(error, DatabaseUnavailable):
+        code, detail = "database_unavailable", "Postgres does not answer now"
+    else:
+        code, detail = "engine_unavailable", "Redis takes no commands now; nothing was done"
     return Problem(503, code, detail, retry_after_s=RETRY_AFTER_S)
+
+
+def safe_to_repeat(error: OutcomeUnknown) -> Problem:
+    """As an unknown outcome, of a command that may be repeated without doing it twice."""
+    problem = problem_of(error)
+    problem.retry_after_s = RETRY_AFTER_S
+    problem.detail += "; it is safe to ask again"
+    return problem
 
 
 def _http_problem(error: HTTPException) -> Problem:

@@ -57,6 +57,8 @@ class Answer(Protocol):
     def status(self) -> int: ...
     @property
     def body(self) -> bytes: ...
+    @property
+    def replayed(self) -> bool: ...
 
 
 Place = Callable[[bytes], Answer]
@@ -159,6 +161,8 @@ class _Conversation:
 
     def _respond(self, request_id: RequestId, answer: Answer) -> None:
         fields = {"request_id": request_id, "status": answer.status}
+        if answer.replayed:
+            fields["replayed"] = True
         body = msgspec.Raw(answer.body or b"null")
         self._subscriber.offer(frame({"type": "response", **fields, "body": body}))
 

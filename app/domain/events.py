@@ -1,7 +1,7 @@
 """Events: one for each accepted command, with all that it changed.
 
 An event is an entry of the stream `{SYMBOL}:events`, a row of the event store, and the input of the
-feed. Its id is `<sequence>-0`. Five text fields, all written by `lua/lib/event.lua`:
+feed. Its id is `<sequence>-0`. Five text fields, all written by `lua/lib/commit.lua`:
 
     type    place | cancel
     time    microseconds since 1970 (Redis's clock; never goes back within a book)

@@ -31,7 +31,7 @@ class Scripts(NamedTuple):
         return cls(*(load(name, folder) for name in cls._fields))
 
 
-class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
+class NewOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An order as the book takes it: checked, in ticks and lots. Empty text: not given."""
 
     side: str

@@ -7,6 +7,7 @@ turn of Redis's event loop and so one fsync of the append-only file, which is wh
 can know whether it happened.
 """
 
+import re
 from collections import deque
 from collections.abc import Sequence
 from threading import Lock
@@ -33,8 +34,14 @@ MAX_WAITING_CALLS = 4096
 """Calls that may wait for a turn in one process; beyond it callers are refused at once."""
 MAX_BATCH_CALLS = 256
 """Calls sent in one write: bounds how long the first of them waits for the last."""
-REFUSING_WRITES = ("MISCONF", "OOM", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN")
-"""Replies by which Redis says that it takes no writes now; scripts write nothing before them."""
+NOT_NOW = re.compile(
+    r"(?:^|-)(BUSY|LOADING|READONLY|OOM|MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|TRYAGAIN)\b"
+)
+"""Replies by which Redis says that it takes no commands or no writes at present; scripts have
+written nothing before them. Redis 6.2 puts a script's into a sentence, after a dash.
+"""
+NOT_NOW_ERRORS = (BusyLoadingError, OutOfMemoryError, ReadOnlyError)
+"""The same where redis-py has taken the word off the message."""
 IDLE_CHECK_AFTER_S = 1.0
 """A connection unused for this long is looked at before use: Redis may have gone meanwhile."""
 
@@ -67,12 +74,10 @@ class Executor(Protocol):
 
 def _as_ours(error: RedisError) -> Exception:
     """The error of this module that says the same as Redis's."""
-    if isinstance(error, (BusyLoadingError, ReadOnlyError, OutOfMemoryError)):
+    if isinstance(error, NOT_NOW_ERRORS) or NOT_NOW.search(str(error)):
         return EngineUnavailable(str(error))
     if isinstance(error, (ConnectionError, TimeoutError)):
         return OutcomeUnknown(str(error))
-    if str(error).startswith(REFUSING_WRITES):
-        return EngineUnavailable(str(error))
     return EngineFault(str(error))
 
 
@@ -145,10 +150,22 @@ class PipelinedExecutor:
             call.leads = not self._led
             self._led = True
         if not call.leads:
-            call.answered.acquire()
+            self._await(call)
         if call.leads:
             self._lead()
         return call.result()
+
+    def _await(self, call: _Call) -> None:
+        """Wait for the answer or the lead; a caller that is interrupted leaves no gap behind."""
+        try:
+            call.answered.acquire()
+        except BaseException:
+            with self._guard:
+                if call in self._waiting:
+                    self._waiting.remove(call)
+            if call.leads:
+                self._pass_on([])
+            raise
 
     def _lead(self) -> None:
         """Carry out one batch, the caller's own among it, then pass the lead on."""
@@ -165,8 +182,9 @@ class PipelinedExecutor:
         with self._guard:
             successor = self._waiting[0] if self._waiting else None
             self._led = successor is not None
+            if successor is not None:
+                successor.leads = True
         if successor is not None:
-            successor.leads = True
             successor.answered.release()
         for call in batch:
             if call.reply is None and call.error is None:
@@ -178,7 +196,7 @@ class PipelinedExecutor:
             self._make_ready()
         except (RedisError, OSError) as error:
             self._connection.disconnect()
-            self._fail(batch, EngineUnavailable(str(error)))
+            self._refuse_waiting(batch, error)
             return
         try:
             self._connection.send_packed_command(
@@ -190,7 +208,8 @@ class PipelinedExecutor:
             self._used_at = monotonic()
         except (ConnectionError, TimeoutError) as error:
             self._connection.disconnect()
-            self._fail(batch, _as_ours(error))
+            self._fail(batch, OutcomeUnknown(str(error)))
+            self._refuse_waiting(batch, error)
         except BaseException:
             # An interrupted conversation leaves answers on the wire that belong to nobody.
             self._connection.disconnect()
@@ -212,10 +231,10 @@ class PipelinedExecutor:
     def _receive(self, call: _Call) -> bool:
         """Take one answer; False where Redis does not know the script, and so did nothing."""
         try:
-            call.reply = self._connection.read_response()
+            call.reply = self._connection.read_response(disconnect_on_error=False)
         except NoScriptError:
             return False
-        except ResponseError as error:
+        except (ResponseError, BusyLoadingError) as error:
             call.error = _as_ours(error)
         return True
 
@@ -229,8 +248,17 @@ class PipelinedExecutor:
             if not self._receive(call):
                 call.error = EngineUnavailable("Redis forgets scripts")
 
+    def _refuse_waiting(self, batch: list[_Call], error: Exception) -> None:
+        """Whoever waits joins the batch and fails with it: nothing of theirs was sent, so it is
+        certainly not done, and to send it to a Redis that does not answer would put it in doubt.
+        """
+        with self._guard:
+            batch += self._waiting
+            self._waiting.clear()
+        self._fail(batch, EngineUnavailable(str(error)))
+
     @staticmethod
-    def _fail(batch: list[_Call], error: Exception) -> None:
-        for call in batch:
+    def _fail(calls: list[_Call], error: Exception) -> None:
+        for call in calls:
             if call.reply is None and call.error is None:
                 call.error = error

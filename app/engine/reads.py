@@ -3,7 +3,7 @@
 Every answer comes from Redis as it is now; what has left Redis is Postgres's to tell.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias, cast
 
 import msgspec
@@ -20,8 +20,10 @@ from app.engine.keys import HALTED, INSTRUMENTS, PERSISTER_GROUP, book_keys, eve
 RedisReply: TypeAlias = Any
 """Whatever a command answers: bytes, numbers, lists of them, or None."""
 
-MAX_TAIL_EVENTS = 10_000
-"""Events read from a stream's end at most: how far the persister may be behind in lists."""
+MAX_TAIL_EVENTS = 100_000
+"""Events that lists read from a stream's end at most: so far may Postgres be behind for them."""
+TAIL_CHUNK = 500
+"""Events read at a time: bounds how long Redis, and this process's other callers, wait."""
 
 
 class BookReads:
@@ -88,12 +90,22 @@ class BookReads:
         found = self._entries("XRANGE", events_key(symbol), entry, entry)
         return _event(symbol, found[0]) if found else None
 
-    def tail(self, symbol: str, after: int) -> list[Event]:
-        """Events after sequence `after`, newest first, at most MAX_TAIL_EVENTS."""
-        found = self._entries(
-            "XREVRANGE", events_key(symbol), "+", f"({after}-0", "COUNT", MAX_TAIL_EVENTS
-        )
-        return [_event(symbol, entry) for entry in found]
+    def tail(self, symbol: str, after: int) -> Iterator[Event]:
+        """Events after sequence `after`, newest first, read as they are asked for.
+
+        Raises:
+            EngineUnavailable: they are more than MAX_TAIL_EVENTS, or Redis is away.
+        """
+        newest = "+"
+        for _ in range(MAX_TAIL_EVENTS // TAIL_CHUNK):
+            found = self._entries(
+                "XREVRANGE", events_key(symbol), newest, f"({after}-0", "COUNT", TAIL_CHUNK
+            )
+            yield from (_event(symbol, entry) for entry in found)
+            if len(found) < TAIL_CHUNK:
+                return
+            newest = "(" + found[-1][0].decode()
+        raise EngineUnavailable(f"Postgres is more than {MAX_TAIL_EVENTS} events behind {symbol}")
 
     def _entries(self, *command: str | int) -> list[tuple[bytes, dict[bytes, bytes]]]:
         return cast(list[tuple[bytes, dict[bytes, bytes]]], self._call(*command))
@@ -148,9 +160,10 @@ def _event(symbol: str, entry: tuple[bytes, dict[bytes, bytes]]) -> Event:
 def _lag(sequence: RedisReply, pending: RedisReply, groups: RedisReply) -> int:
     """Book's sequence less the last event committed: delivered, and no longer pending."""
     last = int(sequence or 0)
-    if isinstance(groups, Exception) or isinstance(pending, Exception) or not groups:
+    if isinstance(groups, Exception) or isinstance(pending, Exception):
         return last  # no persister has ever looked at this stream
-    delivered = _sequence_of(groups[0]["last-delivered-id"])
+    own = next(group for group in groups if group["name"] == PERSISTER_GROUP.encode())
+    delivered = _sequence_of(own["last-delivered-id"])
     if pending["pending"]:
         delivered = _sequence_of(pending["min"]) - 1
     return max(0, last - delivered)

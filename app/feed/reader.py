@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from threading import Event
 from typing import Any, Protocol, cast
 
-from redis import Redis
+from redis import BlockingConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -31,6 +31,8 @@ CHECK_S = 1.0
 """How often positions are held against the books themselves."""
 RETRY_S_MIN = 0.05
 RETRY_S_MAX = 1.0
+CONNECTIONS_MAX = 8
+"""The reader's own, and some for sockets that subscribe at the same moment."""
 SOCKET_TIMEOUT_S = 5.0
 """Far above BLOCK_MS: only a Redis that is gone is silent for so long."""
 
@@ -51,13 +53,16 @@ class Following(Protocol):
 def connect(url: str) -> "Redis":
     """A client fit for a hub: text answers, and no silent repeats, for a scan's cursor is void
     after a reconnection and the reader has to know of each."""
-    return Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         url,
+        max_connections=CONNECTIONS_MAX,
+        timeout=SOCKET_TIMEOUT_S,
         decode_responses=True,
         socket_timeout=SOCKET_TIMEOUT_S,
         socket_connect_timeout=SOCKET_TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
     )
+    return Redis.from_pool(pool)
 
 
 def read_sequences(client: "Redis", symbols: Sequence[str]) -> dict[str, int | None]:

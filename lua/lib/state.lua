@@ -1,8 +1,8 @@
--- The layout's version, and the answers that every command shares.
+-- The layout's version.
 
 local SCHEMA = '1'
 
--- The refusal that a book in state `schema` (the book's field, or false) gives to any command.
+-- The refusal that a book of layout `schema` (its field, or false) gives to any command.
 local function schema_refusal(schema)
   if not schema then
     return { 'refused', 'book_missing' }

@@ -26,6 +26,7 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
+    replayed: bool = False
 
 
 def _hold(redis: "Redis") -> None:

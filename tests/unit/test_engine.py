@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import fakeredis
@@ -12,10 +13,10 @@ from redis import Redis
 from app.engine.book import Scripts
 from app.engine.scripts import LUA_FOLDER
 from tests import tapes, truth
-from tests.commands import Command, limit, market
-from tests.reference import ReferenceBook
+from tests.commands import Cancel, Command, limit, market
+from tests.reference import Cancelled, Placed, ReferenceBook, Refused
 from tests.strategies import tapes as generated_tapes
-from tests.venue import EngineVenue, play
+from tests.venue import TTL_S, EngineVenue, play
 
 SMALL_FILL_LIMIT = 3
 
@@ -27,11 +28,12 @@ def client() -> Iterator[Redis]:
     server.flushall()
 
 
-def scripts_with_fill_limit(folder: Path, most: int) -> Scripts:
-    """The scripts with another MAX_FILLS, so that tapes of small books reach it."""
+def scripts_with(folder: Path, old: str, new: str) -> Scripts:
+    """The scripts with `new` in place of `old`: limits that a test can reach."""
     (folder / "lib").mkdir()
+    assert any(old in source.read_text() for source in LUA_FOLDER.rglob("*.lua"))
     for source in LUA_FOLDER.rglob("*.lua"):
-        text = source.read_text().replace("MAX_FILLS = 1000", f"MAX_FILLS = {most}")
+        text = source.read_text().replace(old, new)
         (folder / source.relative_to(LUA_FOLDER)).write_text(text)
     return Scripts.load(folder)
 
@@ -48,7 +50,7 @@ def test_every_answer_event_and_key_equals_the_reference(client: Redis, seed: in
 
 
 def test_the_remainder_beyond_the_fill_limit_is_cancelled(client: Redis, tmp_path: Path) -> None:
-    scripts = scripts_with_fill_limit(tmp_path, SMALL_FILL_LIMIT)
+    scripts = scripts_with(tmp_path, "MAX_FILLS = 1000", f"MAX_FILLS = {SMALL_FILL_LIMIT}")
     book = ReferenceBook(SMALL_FILL_LIMIT)
     tape = list(tapes.commands(7, 600, max_fills_per_command=SMALL_FILL_LIMIT))
     run_tape(EngineVenue(client, scripts), book, iter(tape))
@@ -81,3 +83,61 @@ def test_a_thousand_makers_fill_in_one_command(client: Redis) -> None:
     play(venue, book, market("taker", "buy", 4000))
     venue.check_against(book)
     assert len(book.events[-1].trades) == 1000
+
+
+def refusal_of(venue: EngineVenue, command: Command) -> str:
+    answer = venue.apply(command)
+    assert isinstance(answer, Refused)
+    return answer.code
+
+
+def test_a_full_backlog_stops_orders_and_lets_cancels_pass(client: Redis, tmp_path: Path) -> None:
+    """What Postgres could not store for too long is bounded; a trader can still get out."""
+    venue = EngineVenue(client, scripts_with(tmp_path, "MAX_BACKLOG = 1000000", "MAX_BACKLOG = 2"))
+    for number in range(3):
+        venue.apply(limit("alice", "buy", 10 + number, 1))
+    assert refusal_of(venue, limit("alice", "buy", 10, 1)) == "backlog_full"
+    assert isinstance(venue.apply(Cancel(1)), Cancelled)
+    venue.client.xtrim(venue.keys.events, maxlen=1, approximate=False)
+    assert isinstance(venue.apply(limit("alice", "buy", 10, 1)), Placed)
+
+
+def test_a_suspended_book_takes_no_orders_and_lets_cancels_pass(client: Redis) -> None:
+    """The persister writes `suspended` where Redis and Postgres disagree."""
+    venue = EngineVenue(client)
+    venue.apply(limit("alice", "buy", 10, 1))
+    venue.client.hset(venue.keys.book, "suspended", "diverged")
+    assert refusal_of(venue, limit("alice", "buy", 10, 1)) == "instrument_halted"
+    assert isinstance(venue.apply(Cancel(1)), Cancelled)
+    venue.client.hdel(venue.keys.book, "suspended")
+    assert isinstance(venue.apply(limit("alice", "buy", 10, 1)), Placed)
+
+
+def test_a_book_of_another_layout_refuses_everything(client: Redis) -> None:
+    venue = EngineVenue(client)
+    venue.client.hset(venue.keys.book, "schema", "0")
+    assert refusal_of(venue, limit("alice", "buy", 10, 1)) == "schema_mismatch"
+    assert refusal_of(venue, Cancel(1)) == "schema_mismatch"
+
+
+def test_a_key_is_forgotten_when_its_time_is_over_and_no_sooner(
+    client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records move through both generations; each is found for one TTL, however they turn."""
+    venue = EngineVenue(client)
+    keyed = replace(limit("alice", "buy", 10, 1), idempotency_key="k")
+    now = 2_000_000_000
+    monkeypatch.setattr(fakeredis.commands_mixins.server_mixin.time, "time", lambda: now)
+    first = venue.apply(keyed)
+    assert isinstance(first, Placed)
+    for elapsed in (TTL_S // 2, TTL_S - 1):
+        now = 2_000_000_000 + elapsed
+        other = replace(limit("alice", "buy", 10, 1), idempotency_key=f"k{elapsed}")
+        assert isinstance(venue.apply(other), Placed)
+        assert venue.apply(keyed) == replace(first, replayed=True)
+    now = 2_000_000_000 + TTL_S
+    again = venue.apply(keyed)
+    assert isinstance(again, Placed)
+    assert not again.replayed
+    now += TTL_S - 1
+    assert venue.apply(keyed) == replace(again, replayed=True)

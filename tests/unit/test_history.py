@@ -1,0 +1,191 @@
+"""Pages that join Postgres and the streams: nothing missing, nothing twice, however far behind."""
+
+from collections.abc import Iterator
+
+import fakeredis
+import msgspec
+import pytest
+
+from app.api.history import History
+from app.api.markets import Markets
+from app.api.problems import Problem
+from app.domain.events import Trade
+from app.domain.instruments import DEFAULT_INSTRUMENTS
+from app.domain.orders import OrderRecord
+from app.engine import reads
+from app.engine.executor import EngineUnavailable
+from app.engine.reads import BookReads
+from app.persistence.queries import DatabaseUnavailable, ListedOrder, OrderCursor, OrderFilter
+from tests.commands import limit, market
+from tests.venue import EngineVenue
+
+SYMBOL = "BTC-USD"
+PAGE = 3
+
+
+class Stored:
+    """Postgres as far as it has got: up to `position`, out of what the stream has."""
+
+    def __init__(self, venue: EngineVenue, books: BookReads, position: int) -> None:
+        self.position = position
+        self.away = False
+        events = [books.event(SYMBOL, number) for number in range(1, position + 1)]
+        self._orders: dict[int, OrderRecord] = {}
+        self._trades: list[Trade] = []
+        for event in events:
+            assert event is not None
+            self._orders.update((order.number, order) for order in event.orders)
+            self._trades += event.trades
+
+    def orders(
+        self, wanted: OrderFilter, limit: int, before: OrderCursor | None = None
+    ) -> tuple[list[ListedOrder], dict[str, int]]:
+        rows = [ListedOrder(SYMBOL, order) for order in self._orders.values()]
+        found = [
+            row
+            for row in sorted(rows, key=lambda row: row.cursor, reverse=True)
+            if (before is None or row.cursor < before)
+            and (not wanted.statuses or row.order.status in wanted.statuses)
+        ]
+        return found[:limit], {SYMBOL: self.position}
+
+    def trades(
+        self, _market: object, limit: int, before: tuple[int, int] | None = None
+    ) -> tuple[list[Trade], int]:
+        if self.away:
+            raise DatabaseUnavailable("away")
+        found = [t for t in self._trades[::-1] if not before or (t.sequence, t.index) < before]
+        return found[:limit], self.position
+
+
+@pytest.fixture
+def venue() -> Iterator[EngineVenue]:
+    client = fakeredis.FakeRedis()
+    client.flushall()
+    BookReads(client).announce(DEFAULT_INSTRUMENTS[0])
+    yield EngineVenue(client)
+    client.flushall()
+
+
+def history(venue: EngineVenue, position: int) -> tuple[History, Stored]:
+    books = BookReads(venue.client)
+    stored = Stored(venue, books, position)
+    return History(books, stored, Markets(books)), stored  # type: ignore[arg-type]
+
+
+def all_numbers(history: History, **query: str) -> list[int]:
+    numbers: list[int] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = history.orders({"limit": str(PAGE), **query, **cursor})
+        numbers += [int(order["order_id"][-14:]) for order in page["orders"]]
+        if page["next_cursor"] is None:
+            return numbers
+        cursor = {"cursor": page["next_cursor"]}
+
+
+@pytest.mark.parametrize("position", range(17))
+@pytest.mark.parametrize("status", ["open", "partially_filled", "filled", None])
+def test_every_order_is_on_one_page_wherever_postgres_stands(
+    venue: EngineVenue, position: int, status: str | None
+) -> None:
+    for number in range(10):
+        venue.apply(limit(f"client-{number}", "sell", 100 + number % 3, 4))
+    for lots in (1, 3, 5, 2, 6, 1):
+        venue.apply(market("taker", "buy", lots))
+    listed, _ = history(venue, position)
+    expected = sorted(
+        (n for n, order in venue.orders().items() if status in (None, order.status)), reverse=True
+    )
+    assert all_numbers(listed, **({"status": status} if status else {})) == expected
+
+
+def test_an_order_that_newly_matches_at_a_page_s_edge_is_not_shown_twice(
+    venue: EngineVenue,
+) -> None:
+    """The filter may admit by the stream's word what Postgres did not return."""
+    for _ in range(6):
+        venue.apply(limit("alice", "sell", 100, 4))
+    for lots in (2, 4, 4, 4, 3):
+        venue.apply(market("taker", "buy", lots))
+    for position in range(6, 12):
+        listed, _ = history(venue, position)
+        numbers = all_numbers(listed, status="filled")
+        assert len(numbers) == len(set(numbers))
+
+
+def test_trades_go_on_from_the_stream_into_postgres(venue: EngineVenue) -> None:
+    venue.apply(limit("alice", "sell", 100, 50))
+    for _ in range(7):
+        venue.apply(market("taker", "buy", 1))
+    for position in range(9):
+        listed, _ = history(venue, position)
+        told: list[int] = []
+        before: dict[str, str] = {}
+        while True:
+            page = listed.trades({"instrument": SYMBOL, "limit": "2", **before})
+            told += [trade["sequence"] for trade in page["trades"]]
+            if page["next_before"] is None:
+                break
+            before = {"before": page["next_before"]}
+        assert told == [8, 7, 6, 5, 4, 3, 2]
+
+
+def test_trades_without_postgres_are_those_that_the_stream_has(venue: EngineVenue) -> None:
+    venue.apply(limit("alice", "sell", 100, 50))
+    for _ in range(4):
+        venue.apply(market("taker", "buy", 1))
+    listed, stored = history(venue, 2)
+    stored.away = True
+    page = listed.trades({"instrument": SYMBOL, "limit": "3"})
+    assert [trade["sequence"] for trade in page["trades"]] == [5, 4, 3]
+    with pytest.raises(DatabaseUnavailable):
+        listed.trades({"instrument": SYMBOL, "limit": "100"})
+
+
+def test_a_backlog_longer_than_a_chunk_is_read_whole(
+    venue: EngineVenue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "TAIL_CHUNK", 2)
+    monkeypatch.setattr(reads, "MAX_TAIL_EVENTS", 20)
+    for _ in range(9):
+        venue.apply(limit("alice", "sell", 100, 4))
+    listed, _ = history(venue, 0)
+    assert all_numbers(listed) == list(range(9, 0, -1))
+
+
+def test_a_backlog_too_long_to_read_is_said_and_not_passed_over(
+    venue: EngineVenue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page with a hole in it would be a lie."""
+    monkeypatch.setattr(reads, "TAIL_CHUNK", 2)
+    monkeypatch.setattr(reads, "MAX_TAIL_EVENTS", 4)
+    for _ in range(9):
+        venue.apply(limit("alice", "sell", 100, 4))
+    listed, _ = history(venue, 0)
+    with pytest.raises(EngineUnavailable):
+        listed.orders({})
+
+
+@pytest.mark.parametrize(
+    ("call", "query"),
+    [
+        ("orders", {"cursor": "nonsense"}),
+        ("orders", {"cursor": "1:BTC-USD:1\n"}),
+        ("orders", {"limit": "0"}),
+        ("orders", {"limit": "1001"}),
+        ("orders", {"status": "opened"}),
+        ("trades", {"before": "ETH-USD-00000000000001-1"}),
+        ("trades", {"before": "-1"}),
+        ("trades", {"before": "1-2-3"}),
+        ("trades", {"limit": "1e2"}),
+    ],
+)
+def test_what_is_no_place_in_a_list_is_refused(
+    venue: EngineVenue, call: str, query: dict[str, str]
+) -> None:
+    listed, _ = history(venue, 0)
+    with pytest.raises(Problem) as caught:
+        getattr(listed, call)({"instrument": SYMBOL, **query})
+    assert caught.value.status == 400
+    assert msgspec.json.decode(caught.value.body("/"))["errors"]
