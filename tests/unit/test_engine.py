@@ -139,5 +139,38 @@ def test_a_key_is_forgotten_when_its_time_is_over_and_no_sooner(
     again = venue.apply(keyed)
     assert isinstance(again, Placed)
     assert not again.replayed
+    late = replace(limit("alice", "buy", 10, 1), idempotency_key=f"k{TTL_S - 1}")
+    replayed = venue.apply(late)  # from the generation before
+    assert isinstance(replayed, Placed)
+    assert replayed.replayed
     now += TTL_S - 1
     assert venue.apply(keyed) == replace(again, replayed=True)
+    fresh = venue.apply(late)
+    assert isinstance(fresh, Placed)
+    assert not fresh.replayed
+
+
+def test_time_never_goes_back_within_a_book(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that is set back must not reorder history."""
+    venue = EngineVenue(client)
+    now = 2_000_000_000
+    monkeypatch.setattr(fakeredis.commands_mixins.server_mixin.time, "time", lambda: now)
+    times = []
+    for step in (0, 5, -3600, 1):
+        now += step
+        venue.apply(limit("alice", "buy", 10, 1))
+        times.append(int(venue.client.hget(venue.keys.book, "time") or 0))  # type: ignore[arg-type]
+    assert times == sorted(times)
+    assert times[2] == times[1]
+
+
+def test_a_level_holds_less_than_two_to_the_53_lots(client: Redis) -> None:
+    """The first total that a double does not tell from its neighbour is refused."""
+    venue, book = EngineVenue(client), ReferenceBook()
+    play(venue, book, limit("alice", "buy", 10, 2**53 - 3))
+    play(venue, book, limit("alice", "buy", 10, 2))
+    assert refusal_of(venue, limit("alice", "buy", 10, 1)) == "level_quantity_overflow"
+    play(venue, book, limit("alice", "buy", 10, 1))
+    play(venue, book, limit("bob", "sell", 10, 1))
+    play(venue, book, limit("alice", "buy", 10, 1))
+    venue.check_against(book)
