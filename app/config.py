@@ -188,7 +188,9 @@ def _auth(environ: Mapping[str, str], host: str) -> Auth:
         raise _refuse("AUTH", value, "API keys arrive in a later version, until then give off")
     if value != "off":
         raise _refuse("AUTH", value, "give off")
-    if not is_loopback(host) and not _off_on_purpose(environ):
+    # Asked first: a slip in it is a slip on loopback, too, where it would show only later.
+    on_purpose = _off_on_purpose(environ)
+    if not is_loopback(host) and not on_purpose:
         allowed = f"set HOST to a loopback address or say {PURPOSE}=yes"
         raise ConfigurationError(
             f"AUTH=off is not allowed with HOST={host!r}, which others can reach: {allowed}"
@@ -198,7 +200,7 @@ def _auth(environ: Mapping[str, str], host: str) -> Auth:
 
 def _off_on_purpose(environ: Mapping[str, str]) -> bool:
     value = _text(environ, PURPOSE)
-    if value not in {None, "yes", "no"}:
+    if value not in {None, "yes"}:
         raise _refuse(PURPOSE, str(value), "give yes, or leave it out")
     return value == "yes"
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import logging.config
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,13 @@ STANDARD_FIELDS: Final = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
     "taskName",
 }
+# C0 (with line feed, carriage return and ESC), DEL, C1 (with the one-byte CSI), the separators that
+# also end a line, and the marks that turn the direction of what follows.
+CONTROL_CHARACTERS: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+# No line of ours begins so, whatever the text of an exception says after a line feed.
+INDENT: Final = "    "
 
 
 def _extras(record: logging.LogRecord) -> dict[str, Any]:
@@ -48,14 +56,24 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """The same for people: one line, extras as name=value."""
+    """The same for people: one line, extras as name=value; tracebacks below it, indented.
+    What came from outside can neither begin a line nor reach the terminal as more than text.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Time of day is enough on a terminal."""
         time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         extras = "".join(f" {name}={value}" for name, value in _extras(record).items())
         line = f"{time} {record.levelname:<7} {record.name}: {record.getMessage()}{extras}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        lines = [_harmless(line)]
+        if record.exc_info:
+            traceback = self.formatException(record.exc_info)
+            lines += [INDENT + _harmless(part) for part in traceback.split("\n")]
+        return "\n".join(lines)
+
+
+def _harmless(text: str) -> str:
+    return CONTROL_CHARACTERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def configure(settings: Settings) -> None:

@@ -17,8 +17,9 @@ from app.api.listing import Listing
 from app.api.market import market_blueprint
 from app.api.markets import Markets
 from app.api.orders import orders_blueprint
+from app.api.origins import SameOrigin
 from app.api.stream import stream_blueprint
-from app.config import Settings
+from app.config import Settings, is_loopback
 from app.embedded.stores import Stores, find_stores
 from app.engine.book import Books
 from app.engine.executor import PipelinedExecutor
@@ -78,5 +79,6 @@ def build(settings: Settings, stores: Stores) -> Flask:
     app.register_blueprint(
         stream_blueprint(hub, answering(entry.place), answering(entry.cancel), markets.find)
     )
-    app.wsgi_app = RequestIds(app.wsgi_app)  # type: ignore[method-assign]
+    same_origin = SameOrigin(app.wsgi_app, loopback_only=is_loopback(settings.host))
+    app.wsgi_app = RequestIds(same_origin)  # type: ignore[method-assign]
     return app

@@ -17,7 +17,8 @@ from app.embedded.process import ChildProcess
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-HTTP_TIMEOUT_S: Final = 1.0
+# Longer than /readyz takes to say that a store is away (0.5 s), also on a busy machine.
+HTTP_TIMEOUT_S: Final = 2.0
 # Enough of an answer to see what is wrong.
 ANSWER_BYTES_MAX: Final = 500
 

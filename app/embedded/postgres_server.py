@@ -14,7 +14,6 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
@@ -109,14 +108,6 @@ class EmbeddedPostgres(ChildProcess):
         """The database, over loopback: every tool understands this form."""
         return self._url_of(DATABASE)
 
-    @property
-    def socket_url(self) -> str | None:
-        """The same over the unix socket; None where the path is too long for one."""
-        if not self._socket_fits():
-            return None
-        folder = quote(str(self.cluster), safe="")
-        return f"postgresql://{SUPERUSER}@/{DATABASE}?host={folder}&port={self.port}"
-
     def prepare(self) -> None:
         """Folder, account, programs, cluster and port; raises EmbeddedServerError for the first
         that is not to be had.
@@ -161,6 +152,8 @@ class EmbeddedPostgres(ChildProcess):
         """True once the database answers; makes it if it is not there yet."""
         try:
             with _connect(self._url_of("postgres")) as connection:
+                if not self._is_ours(connection):
+                    return False
                 _create_database(connection)
         except psycopg.OperationalError:
             return False
@@ -177,6 +170,15 @@ class EmbeddedPostgres(ChildProcess):
     def _url_of(self, database: str) -> str:
         assert self.port is not None, "known once started"
         return f"postgresql://{SUPERUSER}@{ports.LOOPBACK}:{self.port}/{database}"
+
+    def _is_ours(self, connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
+        # Two that start at once may have chosen the same port: one of them ends, and meanwhile the
+        # other's server answers.
+        told = connection.execute("SELECT current_setting('data_directory')").fetchone()
+        try:
+            return told is not None and self.cluster.samefile(told[0])
+        except OSError:
+            return False
 
     def _find_installation(self) -> Installation:
         folders = [self._programs] if self._programs else _program_folders()

@@ -1,21 +1,18 @@
-"""Where Redis and Postgres are: named by the environment, run by an `up`, or started here.
+"""Where Redis and Postgres are: named by the environment, or run by an `up`.
 Every command gets its two URLs from this module; must not know what a command does with them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from app.config import ConfigurationError, Settings
-from app.embedded.lock import DataDirLock, is_held
-from app.embedded.postgres_server import EmbeddedPostgres
-from app.embedded.redis_server import EmbeddedRedis
+from app.embedded.lock import is_held
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 # Says where the servers of a running `up` are; means nothing once nobody holds the lock.
@@ -47,22 +44,6 @@ def find_database_url(settings: Settings) -> str:
     return settings.database_url or _running("DATABASE_URL", settings).database_url
 
 
-@contextlib.contextmanager
-def open_stores(settings: Settings) -> Iterator[Stores]:
-    """Like find_stores, but starts what nobody runs and stops it at the end: for commands that
-    also work on a system that is down. Raises ConfigurationError, EmbeddedServerError.
-    """
-    with contextlib.ExitStack() as stack:
-        if not (settings.redis_url and settings.database_url) and not is_held(settings.data_dir):
-            stack.enter_context(DataDirLock(settings.data_dir))
-            yield Stores(
-                settings.redis_url or _run(EmbeddedRedis(settings.data_dir), stack),
-                settings.database_url or _run(EmbeddedPostgres(settings.data_dir), stack),
-            )
-        else:
-            yield find_stores(settings)
-
-
 def publish(data_dir: Path, stores: Stores) -> None:
     """Let other commands on this data folder find the stores."""
     temporary = data_dir / f"{FILE_NAME}.new"
@@ -78,10 +59,3 @@ def _running(missing: str, settings: Settings) -> Stores:
         return Stores(**json.loads((folder / FILE_NAME).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         raise ConfigurationError(f"the `python -m app up` on {folder} is not ready yet") from None
-
-
-def _run(server: EmbeddedRedis | EmbeddedPostgres, stack: contextlib.ExitStack) -> str:
-    stack.callback(server.stop)
-    server.start()
-    server.wait_ready()
-    return server.url

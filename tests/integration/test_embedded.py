@@ -25,7 +25,7 @@ from app.embedded import ports
 from app.embedded.postgres_server import EmbeddedPostgres, find_installation
 from app.embedded.process import EmbeddedServerError
 from app.embedded.redis_server import EmbeddedRedis, find_redis, parse_version, version_of
-from app.embedded.stores import Stores, find_stores, open_stores
+from app.embedded.stores import Stores, find_stores
 from app.embedded.supervisor import Supervisor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -261,10 +261,14 @@ class TestPostgres:
                 shown = connection.execute("SELECT current_setting(%s)", [name]).fetchone()
                 assert shown == (value,)
 
-    def test_the_socket_leads_to_the_same_database(self, postgres_server: EmbeddedPostgres) -> None:
-        assert postgres_server.socket_url is not None
-        with psycopg.connect(postgres_server.socket_url) as connection:
-            assert connection.info.dbname == "crossbook"
+    def test_a_server_of_somebody_else_on_our_port_is_not_taken_for_ours(
+        self, postgres_server: EmbeddedPostgres
+    ) -> None:
+        another = EmbeddedPostgres(postgres_server.folder / "another", port=postgres_server.port)
+        assert not another.probe()
+        another.cluster.mkdir(parents=True)
+        assert not another.probe()
+        assert postgres_server.probe()
 
     def test_what_was_committed_survives_kill_9_and_a_stop(
         self, postgres_server: EmbeddedPostgres
@@ -403,23 +407,14 @@ class TestStores:
     def test_given_ones_are_taken_and_nothing_is_started(self, data_dir: Path) -> None:
         given = {"REDIS_URL": "redis://r:1/0", "DATABASE_URL": "postgresql://d:2/x"}
         settings = Settings.from_environment(given | {"DATA_DIR": str(data_dir / "none")})
-        with open_stores(settings) as stores:
-            assert stores == find_stores(settings) == Stores(*given.values())
+        assert find_stores(settings) == Stores(*given.values())
         assert not (data_dir / "none").exists()
-
-    def test_on_a_system_that_is_down_they_are_started_and_stopped(self, data_dir: Path) -> None:
-        settings = Settings.from_environment({"DATA_DIR": str(data_dir)})
-        with open_stores(settings) as stores:
-            assert redis.Redis.from_url(stores.redis_url).ping()
-            psycopg.connect(stores.database_url).close()
-        with pytest.raises(redis.ConnectionError):
-            redis.Redis.from_url(stores.redis_url).ping()
 
     def test_those_of_a_running_supervisor_are_found(
         self, data_dir: Path, run_supervisor: RunSupervisor
     ) -> None:
         run_supervisor()
         settings = Settings.from_environment({"DATA_DIR": str(data_dir)})
-        with open_stores(settings) as stores:
-            assert redis.Redis.from_url(stores.redis_url).ping()
-            psycopg.connect(stores.database_url).close()
+        stores = find_stores(settings)
+        assert redis.Redis.from_url(stores.redis_url).ping()
+        psycopg.connect(stores.database_url).close()

@@ -1,14 +1,21 @@
-"""gunicorn's settings: right values, and nothing imported before gevent has patched the worker."""
+"""gunicorn's settings: right values, and nothing imported before gevent has patched the worker; and
+what the worker answers in the application's place.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
+
+from app.api.problems import PROBLEM_JSON, Problem
+from tests.rest import Answer, read_answer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,7 +24,7 @@ MUST_COME_LATER = ["flask", "redis", "psycopg", "psycopg_pool", "prometheus_clie
 
 PROGRAM = """
 import json, sys
-from app import gunicorn_config as config
+from app import gunicorn_config as config, gunicorn_worker
 names = ["bind", "workers", "worker_class", "http_parser", "accesslog", "preload_app"]
 print(json.dumps({name: getattr(config, name) for name in names}
     | {"imported": [name for name in sys.modules],
@@ -73,3 +80,54 @@ def test_a_start_removes_old_counters_and_nothing_else(
     (tmp_path / "thesis.txt").touch()
     gunicorn_config.on_starting(None)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def written(status: int, message: str) -> Answer:
+    """What a client gets of one error of gunicorn's."""
+    from app.gunicorn_worker import write_problem  # noqa: PLC0415  # loads gevent, only here
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        write_problem(ours, status, "gunicorn's reason", message)
+        ours.shutdown(socket.SHUT_WR)
+        return read_answer(theirs)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "bad_request"),
+        (403, "forbidden"),
+        (417, "expectation_failed"),
+        (431, "request_header_fields_too_large"),
+        (501, "not_implemented"),
+        (500, "internal_error"),
+    ],
+)
+def test_the_worker_answers_errors_in_the_applications_shape(status: int, code: str) -> None:
+    answer = written(status, "what is wrong")
+    assert answer.status == status
+    assert answer.headers["Content-Type"] == PROBLEM_JSON
+    assert answer.headers["Connection"] == "close"
+    request_id = answer.headers["X-Request-Id"]
+    assert len(request_id) == 16
+    instance = f"urn:crossbook:request:{request_id}"
+    detail = answer.json()["detail"]
+    assert answer.json() == json.loads(Problem(status, code, detail).body(instance))
+
+
+def test_each_error_of_the_worker_has_an_id_of_its_own() -> None:
+    ids = {written(400, "what is wrong").headers["X-Request-Id"] for _ in range(10)}
+    assert len(ids) == 10
+
+
+def test_an_error_tells_what_is_wrong_with_the_request_in_few_characters() -> None:
+    assert written(400, "Invalid Method 'X'").json()["detail"] == "Invalid Method 'X'"
+    told = 'é"\n\0\ud800<script>' * 1_000
+    assert told.startswith(written(431, told).json()["detail"])
+    assert len(written(431, told).body) < 4_000
+
+
+def test_an_error_tells_nothing_of_the_inside_of_the_server() -> None:
+    answer = written(HTTPStatus.INTERNAL_SERVER_ERROR, "Configuration problem: a secret")
+    assert b"secret" not in answer.body
