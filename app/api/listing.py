@@ -14,6 +14,7 @@ from app.engine.book import Books
 from app.engine.executor import EngineUnavailable
 from app.engine.reads import BookReads
 from app.logs import logger
+from app.persistence.connections import BoundedConnection
 from app.persistence.instruments import positions, store_instrument, stored_instruments
 from app.persistence.queries import DatabaseUnavailable
 
@@ -85,7 +86,7 @@ class Listing:
 
     def _connect(self) -> psycopg.Connection:
         conninfo = make_conninfo(self.database_url, connect_timeout=CONNECT_TIMEOUT_S)
-        return psycopg.connect(conninfo, application_name="crossbook listing")
+        return BoundedConnection.connect(conninfo, application_name="crossbook listing")
 
 
 def _check_room(connection: psycopg.Connection, instrument: Instrument) -> None:

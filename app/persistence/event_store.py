@@ -5,17 +5,21 @@ Must not know Redis. Columns travel as arrays, so that a batch is five statement
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
-import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from app.persistence.connections import BoundedConnection
 from app.persistence.rows import Batch, Row, microseconds
 
-Connection = psycopg.Connection[Any]
+Connection = BoundedConnection[Any]
 
 CONNECT_TIMEOUT_S: Final = 5
-STATEMENT_TIMEOUT_MS: Final = 30_000
-LOCK_TIMEOUT_MS: Final = 10_000
+STATEMENT_TIMEOUT_MS: Final = 10_000
+LOCK_TIMEOUT_MS: Final = 5_000
+ANSWER_TIMEOUT_S: Final = 12.0
+"""After which a connection is given up whose server neither answers nor ends the statement itself.
+Shorter than whoever stops a persister waits until it kills it.
+"""
 IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 15_000
 """After which Postgres ends the transaction of a persister that stands still with the lock."""
 UNSENT_TIMEOUT_MS: Final = 15_000
@@ -92,7 +96,7 @@ class PositionMoved(Exception):
 
 
 def connect(database_url: str) -> Connection:
-    """A connection on which nothing waits for ever.
+    """A connection on which nothing waits longer than `ANSWER_TIMEOUT_S`.
 
     Raises:
         psycopg.OperationalError: Postgres is away.
@@ -104,7 +108,8 @@ def connect(database_url: str) -> Connection:
         keepalives_idle=KEEPALIVE_IDLE_S,
         application_name="crossbook persister",
     )
-    connection = psycopg.connect(conninfo, autocommit=True)
+    connection = Connection.connect(conninfo, autocommit=True)
+    connection.patience_s = ANSWER_TIMEOUT_S
     for setting in _SESSION:
         connection.execute(setting)
     return connection

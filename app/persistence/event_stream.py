@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -19,6 +20,7 @@ from app.engine.keys import (
     events_key,
     symbol_of,
 )
+from app.persistence.halts import Halt
 from app.persistence.rows import Delivery, Entry
 
 CONSUMER: Final = "persister"
@@ -29,6 +31,16 @@ ANSWER_TIMEOUT_S: Final = 10
 """Longer than any read blocks."""
 CHUNK_ENTRIES: Final = 500
 """Entries, ids or fields that one command takes or returns outside the normal reading."""
+
+SUSPENDED: Final = "suspended"
+"""Field of the book hash: the code of the halt, while there is one. Refuses new orders."""
+
+# One step: a book that is lost in between must not leave a hash that has nothing but this field.
+_SUSPEND: Final = """
+if redis.call('HEXISTS', KEYS[1], 'schema') == 1 then
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+end
+"""
 
 
 class GroupState(NamedTuple):
@@ -149,13 +161,27 @@ def drop(
     pipe.execute()
 
 
-def announce_halt(client: redis.Redis, symbol: str, text: str) -> None:
-    """Make it known to whoever looks (readiness, redis-cli) that an instrument is not persisted."""
-    client.hset(HALTED, symbol, text)
+def announce_halt(client: redis.Redis, halt: Halt) -> None:
+    """Make it known to whoever looks (readiness, redis-cli) that an instrument is not persisted,
+    and stop trading in it: what is accepted now might never be written down.
+    """
+    client.hset(HALTED, halt.instrument, msgspec.json.encode(halt).decode())
+    client.eval(_SUSPEND, 1, book_keys(halt.instrument).book, SUSPENDED, halt.code)
+
+
+def announced_halt(client: redis.Redis, symbol: str) -> Halt | None:
+    """The halt that this persister or one before it announced, unless it was withdrawn."""
+    text: Any = client.hget(HALTED, symbol)
+    try:
+        return None if text is None else msgspec.json.decode(text, type=Halt)
+    except msgspec.MsgspecError:  # not ours; what it says is of no use
+        return None
 
 
 def withdraw_halt(client: redis.Redis, symbol: str) -> None:
-    """Make it known that the instrument is persisted."""
+    """Let the instrument be traded again, and make it known that it is persisted."""
+    # The mark goes first: cut short between the two, the next start finds what is left to do.
+    client.hdel(book_keys(symbol).book, SUSPENDED)
     client.hdel(HALTED, symbol)
 
 

@@ -163,10 +163,16 @@ class Persister:
             return
         self.positions[symbol] = position
         self._texts[symbol] = Texts(instrument)
-        known = self.halted.get(symbol)
-        if known is None or known.code in FOUND_BEFORE_READING:
-            self._withdraw_halt(symbol)
+        self._reconsider_halt(symbol, position)
         log.info("following", extra={"instrument": symbol, "position": position})
+
+    def _reconsider_halt(self, symbol: str, position: int) -> None:
+        """Withdraw the halt, perhaps an earlier persister's, unless only reading can tell."""
+        known = self.halted.get(symbol) or event_stream.announced_halt(self._client, symbol)
+        if known and known.code not in FOUND_BEFORE_READING and known.sequence > position:
+            self.halted[symbol] = known
+        else:
+            self._withdraw_halt(symbol)
 
     def _persist(self, connection: Connection, delivery: Delivery) -> int:
         batch, halts = self._build(connection, delivery)
@@ -249,7 +255,7 @@ class Persister:
             log.error("instrument is not persisted any more", extra=msgspec.structs.asdict(halt))
         self.halted[symbol] = halt
         self._recheck_at[symbol] = time.monotonic() + RECHECK_EVERY_S
-        event_stream.announce_halt(self._client, symbol, msgspec.json.encode(halt).decode())
+        event_stream.announce_halt(self._client, halt)
         position = self.positions.pop(symbol, None)
         if position is not None:
             event_stream.seek(self._client, symbol, position)

@@ -2,8 +2,10 @@
 positions, these are the positions that its rows stand for. Must not know Redis or Flask.
 """
 
+import logging
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -18,25 +20,41 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from app.domain.events import Event, Trade, parse_event
 from app.domain.instruments import Instrument, Market
-from app.domain.orders import OrderRecord, order_id, split_order_id
+from app.domain.orders import OrderRecord, Status, order_id, split_order_id
 from app.persistence import instruments
+from app.persistence.connections import BoundedConnection, at_most
 from app.persistence.rows import microseconds, notional_scale, to_units
 
 POOL_CONNECTIONS: Final = 4
 """Per process. Reads are short; more would only queue inside Postgres."""
 POOL_WAIT_S: Final = 2.0
+PING_WAIT_S: Final = 0.3
+"""For a connection, and for its answer: who asks for health has little time himself."""
+CHECK_PATIENCE_S: Final = 1.0
+"""For the answer of a connection that the pool gives out."""
 CONNECT_TIMEOUT_S: Final = 3
 STATEMENT_TIMEOUT_MS: Final = 3_000
+READ_PATIENCE_S: Final = 4.0
+"""For an answer; longer than the above, which Postgres keeps itself unless it is frozen."""
 UNSENT_TIMEOUT_MS: Final = 5_000
 RECONNECT_FOR_S: Final = 2.0
 """How long the pool tries by itself, with ever longer pauses; afterwards each call makes it try at
 once, so a short time means a quick recovery."""
+WARN_EVERY_S: Final = 10.0
+"""Seconds between warnings, at least: every read fails while Postgres is away."""
 
-Pool = ConnectionPool[psycopg.Connection[DictRow]]
+log: Final = logging.getLogger("crossbook.queries")
+
+Connection = BoundedConnection[DictRow]
+Pool = ConnectionPool[Connection]
 
 
 class DatabaseUnavailable(Exception):
     """Postgres is away, too slow or has no connection left; the same call may work later."""
+
+    def __str__(self) -> str:
+        """Always the same: clients read it, and the cause names hosts, users and paths."""
+        return "Postgres does not answer"
 
 
 class OrderFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,16 +108,17 @@ def open_pool(database_url: str) -> Pool:
     )
     return ConnectionPool(
         conninfo,
+        connection_class=Connection,
         kwargs={"autocommit": True, "row_factory": dict_row},
         min_size=1,
         max_size=POOL_CONNECTIONS,
         timeout=POOL_WAIT_S,
         # No max_waiting: the pool counts calls that have given up, too, until a connection comes,
-        # and once there are as many it never makes one (psycopg_pool 3.3). See Queries._connection.
+        # and once there are as many it never makes one (psycopg_pool 3.3). See Queries._slot.
         reconnect_timeout=RECONNECT_FOR_S,
         configure=_configure,
         # After a restart of Postgres every connection is stale; a reader must not find out.
-        check=ConnectionPool.check_connection,
+        check=_check,
         name="queries",
         open=True,
     )
@@ -111,17 +130,15 @@ class Queries:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._markets: dict[str, Market] = {}
+        self._slots = threading.BoundedSemaphore(POOL_CONNECTIONS)
         self._is_away = False
         self._trying = threading.Lock()
+        self._quiet_until = 0.0
 
     def ping(self) -> None:
-        """Whether Postgres answers at all."""
-        self._rows(sql.SQL("SELECT 1"))
-
-    def positions(self) -> dict[str, int]:
-        """The committed position of each instrument."""
-        found = self._rows(sql.SQL("SELECT instrument, sequence FROM stream_positions"))
-        return {row["instrument"]: row["sequence"] for row in found}
+        """Whether Postgres answers at all; says so within about a second in any case."""
+        with at_most(PING_WAIT_S), self._connection(PING_WAIT_S):
+            pass  # the pool has just asked it; see _check
 
     def order(self, market: Market, number: int) -> OrderRecord | None:
         """One order's last committed state."""
@@ -168,27 +185,66 @@ class Queries:
             return connection.execute(statement, values).fetchall()
 
     @contextmanager
-    def _connection(self) -> Iterator[psycopg.Connection[DictRow]]:
-        # After a call has waited for a connection in vain, one call at a time tries whether there
-        # is one again; the others are told at once, instead of queueing up behind an outage.
-        is_trial = self._is_away
-        if is_trial and not self._trying.acquire(blocking=False):
-            raise DatabaseUnavailable("no connection to Postgres at present")
+    def _connection(self, wait_s: float = POOL_WAIT_S) -> Iterator[Connection]:
         try:
-            with self._pool.connection() as connection:
-                self._is_away = False
+            with self._trial(), self._slot(wait_s), self._pool.connection(wait_s) as connection:
+                self._note_answer()
                 yield connection
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            self._is_away = self._is_away or isinstance(error, PoolTimeout)
-            raise DatabaseUnavailable(str(error)) from error
+            # With a slot in hand there is room in the pool: what was missing is the connection.
+            # A ping does not wait long enough to conclude that for others.
+            is_away = isinstance(error, PoolTimeout) and wait_s >= POOL_WAIT_S
+            self._note_failure(error, is_away=is_away)
+            raise DatabaseUnavailable from error
+
+    @contextmanager
+    def _trial(self) -> Iterator[None]:
+        """After a call has waited for a connection in vain, one call at a time tries whether there
+        is one again; the others are told at once, instead of queueing up behind an outage.
+        """
+        is_trial = self._is_away
+        if is_trial and not self._trying.acquire(blocking=False):
+            raise psycopg.OperationalError("another call is trying to connect")
+        try:
+            yield
         finally:
             if is_trial:
                 self._trying.release()
 
+    @contextmanager
+    def _slot(self, wait_s: float) -> Iterator[None]:
+        """The right to one connection: tells a busy pool from a Postgres that is away."""
+        if not self._slots.acquire(timeout=wait_s):
+            raise psycopg.OperationalError(f"all {POOL_CONNECTIONS} connections are in use")
+        try:
+            yield
+        finally:
+            self._slots.release()
 
-def _configure(connection: psycopg.Connection[Any]) -> None:
+    def _note_answer(self) -> None:
+        if self._is_away:
+            self._is_away = False
+            self._quiet_until = 0.0
+            log.info("Postgres answers again")
+
+    def _note_failure(self, error: Exception, *, is_away: bool) -> None:
+        self._is_away = self._is_away or is_away
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + WARN_EVERY_S
+            why = f"{type(error).__name__}: {error}".strip()
+            log.warning("a read from Postgres failed", extra={"why": why})
+
+
+def _configure(connection: Connection) -> None:
+    connection.patience_s = READ_PATIENCE_S
     connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
     connection.execute("SET default_transaction_read_only = on")
+
+
+def _check(connection: Connection) -> None:
+    with at_most(CHECK_PATIENCE_S):
+        ConnectionPool.check_connection(connection)
 
 
 _ORDER: Final = sql.SQL("SELECT * FROM orders WHERE order_id = %(id)s")
@@ -242,8 +298,8 @@ def _orders_statement(wanted: OrderFilter, before: OrderCursor | None) -> sql.Co
     return _WITH_POSITIONS.format(page=page.format(conditions=conditions, order=_NEWEST_FIRST))
 
 
-def _conditions(wanted: OrderFilter, before: OrderCursor | None) -> Sequence[sql.SQL]:
-    chosen = [sql.SQL("true")]
+def _conditions(wanted: OrderFilter, before: OrderCursor | None) -> Sequence[sql.Composable]:
+    chosen: list[sql.Composable] = [sql.SQL("true")]
     if wanted.client_id is not None:
         chosen.append(sql.SQL("client_id = %(client_id)s"))
     if wanted.instrument is not None:
@@ -251,14 +307,23 @@ def _conditions(wanted: OrderFilter, before: OrderCursor | None) -> Sequence[sql
     if wanted.client_order_id is not None:
         chosen.append(sql.SQL("client_order_id = %(client_order_id)s"))
     if wanted.statuses:
-        chosen.append(sql.SQL("status = ANY(%(statuses)s)"))
+        chosen.append(_is_one_of(wanted.statuses))
     if before is not None:
         chosen.append(sql.SQL("(created_at, order_id) < (%(before_time)s, %(before_id)s)"))
     return chosen
 
 
+def _is_one_of(statuses: Collection[str]) -> sql.Composable:
+    # As constants: with a parameter the planner cannot know that the index of open orders has all
+    # that is wanted. And a state that no order can have must not be searched for in all of them.
+    possible = [sql.Literal(status.value) for status in Status if status in statuses]
+    if not possible:
+        return sql.SQL("false")
+    return sql.SQL("status IN ({})").format(sql.SQL(", ").join(possible))
+
+
 def _named(wanted: OrderFilter, before: OrderCursor | None) -> dict[str, Any]:
-    values = msgspec.structs.asdict(wanted) | {"statuses": list(wanted.statuses)}
+    values = msgspec.structs.asdict(wanted)
     if before is not None:
         values["before_time"] = _moment(before.created_us)
         values["before_id"] = order_id(before.symbol, before.number)

@@ -62,7 +62,8 @@ def microseconds(moment: datetime) -> int:
 
 
 def to_units(value: Decimal, step: Decimal) -> int:
-    """How many steps `value` is, exactly.
+    """How many steps `value` is, exactly. Unlike a Scale, which reads what clients send, it takes
+    zero and knows no limit: the limit may have been lowered since the value was stored.
 
     Raises:
         ValueError: not a whole number of steps: the instrument's sizes have been tampered with.

@@ -103,7 +103,7 @@ def test_every_order_is_on_one_page_wherever_postgres_stands(
 def test_an_order_that_newly_matches_at_a_page_s_edge_is_not_shown_twice(
     venue: EngineVenue,
 ) -> None:
-    """Postgres's rows may have left the filter, and older ones have come under it, by the stream."""
+    """Postgres's rows may have left the filter, and older ones come under it, by the stream."""
     for price in (100, 102, 103):
         venue.apply(limit("seller", "sell", price, 1))
         venue.apply(limit("buyer", "buy", price, 5))  # takes one, rests partially filled

@@ -201,7 +201,7 @@ def test_unreadable_entry_changes_nothing(name: str) -> None:
 
 sizes = st.builds(
     lambda digits, decimals: Decimal(digits).scaleb(-decimals),
-    st.integers(1, 10**18) | st.sampled_from([1, 5, 25]),
+    st.integers(1, 10**18 - 1) | st.sampled_from([1, 5, 25]),
     st.integers(0, 18),
 )
 
