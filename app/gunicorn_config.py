@@ -5,6 +5,7 @@ that does: their sockets and locks would block a whole worker.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import tempfile
@@ -28,6 +29,7 @@ REQUEST_LINE_BYTES_MAX: Final = 8_190
 HEADERS_MAX: Final = 64
 HEADER_BYTES_MAX: Final = 8_190
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # gunicorn makes its files there safely
+GC_THRESHOLDS: Final = (50_000, 20, 100)
 METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -82,6 +84,10 @@ def on_starting(_server: object) -> None:
 def post_worker_init(worker: Worker) -> None:
     """A stopping worker tells its WebSockets, which would otherwise keep it from ending."""
     worker.wsgi.extensions["hub"].stop_when(lambda: not worker.alive)
+    # What is loaded by now stays for ever: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def worker_exit(_server: object, worker: Worker) -> None:

@@ -1,8 +1,8 @@
-"""gunicorn's gevent worker, with two things of our own. It answers in one piece: gunicorn sends an
-answer's headers and body by two calls, and on loopback a send is the dearest thing that a request
-does (two fifths of the worker's time). And where gunicorn answers in the application's place, to
-what is hardly HTTP, it answers like the application. It must know no more of us than
-gunicorn_config.py may, so it shares the shape of a problem with app.api.problems only by tests.
+"""gunicorn's gevent worker, with two things of our own. It does less for each request: headers and
+body go out by one send and not by two, and settings are looked up once and not a hundred times. And
+where gunicorn answers in the application's place, to what is hardly HTTP, it answers like the
+application. It must know no more of us than gunicorn_config.py may, so it shares the shape of a
+problem with app.api.problems only by tests.
 """
 
 from __future__ import annotations
@@ -50,7 +50,11 @@ class WholeResponse(wsgi.Response):  # type: ignore[misc]  # gunicorn has no typ
             write(self.sock, data, chunked=True)
         else:
             head, self._head = self._head, b""
-            self.sock.sendall(head + data)
+            whole = head + data
+            # Nearly always all of it goes; sendall would look up the socket's time-out first.
+            sent = self.sock.send(whole)
+            if sent < len(whole):
+                self.sock.sendall(whole[sent:])
 
     def close(self) -> None:
         """The end of an answer, also of one without a body."""
@@ -108,6 +112,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
         """
         wsgi.create = partial(wsgi.create, response_class=WholeResponse)
         util.write_error = write_problem
+        # gunicorn asks its settings through Config.__getattr__, which costs a tenth of a request.
+        # They do not change any more: as plain attributes they are found without it.
+        self.cfg.__dict__.update({name: each.get() for name, each in self.cfg.settings.items()})
         super().init_process()
 
     def handle_error(self, req: object, client: socket.socket, addr: object, exc: object) -> None:

@@ -10,6 +10,7 @@ from redis.retry import Retry
 from app.api import problems
 from app.api.admin import admin_blueprint
 from app.api.commands import OrderEntry, answering
+from app.api.flask_app import LeanFlask
 from app.api.health import health_blueprint
 from app.api.history import History
 from app.api.http import RequestIds
@@ -69,7 +70,7 @@ def build(settings: Settings, stores: Stores) -> Flask:
     listing = Listing(books, reads, stores.database_url)
     listing.start()
 
-    app = Flask("crossbook", static_folder=None)
+    app = LeanFlask("crossbook", static_folder=None)
     app.extensions |= {"hub": hub, "pool": pool}  # what has to be told when the process ends
     problems.register(app)
     app.register_blueprint(orders_blueprint(entry, history))

@@ -1,0 +1,86 @@
+"""A book full of resting orders, kept at its size: what is placed is cancelled again, and what is
+over is dropped as the persister drops it.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from redis import Redis
+
+from app.engine.book import NewOrder
+from app.engine.keys import book_keys
+from app.persistence import event_stream
+from app.persistence.persister import STREAM_WINDOW
+from tests.benchmarks.order_flow import Orders, numbers_of, open_book
+from tests.benchmarks.private_redis import Cost, cost_of, send_ahead
+from tests.commands import Side
+
+FILL_CHUNK = 10_000
+"""Orders made and sent at a time while a book is filled."""
+
+
+class StandingBook:
+    """A new book of `symbol` in `client`'s Redis with `size` resting orders."""
+
+    def __init__(self, client: "Redis", symbol: str, orders: Orders, size: int) -> None:
+        self.client = client
+        self.symbol = symbol
+        self.orders = orders
+        self.packer = open_book(client, symbol)
+        self.resting: dict[Side, list[int]] = {"buy": [], "sell": []}
+        """Numbers of the orders that rest, by side."""
+        for first in range(0, size, FILL_CHUNK):
+            self._fill(min(FILL_CHUNK, size - first))
+
+    def _fill(self, count: int) -> None:
+        chosen: list[NewOrder] = []
+
+        def commands() -> Iterator[bytes]:
+            for _ in range(count):
+                chosen.append(self.orders.resting())
+                yield self.packer.place(chosen[-1])
+
+        numbers = numbers_of(send_ahead(self.client, commands()))
+        self._note(chosen, numbers)
+        self.drop([], numbers[-1])
+
+    def _note(self, placed: list[NewOrder], numbers: list[int]) -> None:
+        for order, number in zip(placed, numbers, strict=True):
+            self.resting["buy" if order.side == "buy" else "sell"].append(number)
+
+    def drop(self, over: list[int], last: int) -> None:
+        """What the persister does once Postgres has everything up to sequence `last`."""
+        event_stream.drop(self.client, self.symbol, (), over, last - STREAM_WINDOW + 1)
+
+    def place_resting(self, count: int) -> Cost:
+        """Place `count` orders that rest."""
+        chosen = [self.orders.resting() for _ in range(count)]
+        cost, replies = self.run([self.packer.place(order) for order in chosen])
+        self._note(chosen, numbers_of(replies))
+        return cost
+
+    def cancel(self, count: int) -> Cost:
+        """Cancel `count` orders, old and new ones alike."""
+        numbers = [self.take(side) for side in ("buy", "sell") for _ in range(count // 2)]
+        self.orders.rng.shuffle(numbers)
+        cost, replies = self.run([self.packer.cancel(number) for number in numbers])
+        self.drop(numbers, numbers_of(replies)[-1])
+        return cost
+
+    def take(self, side: Side) -> int:
+        """The number of any resting order of a side, which the caller is going to cancel."""
+        resting = self.resting[side]
+        chosen = self.orders.rng.randrange(len(resting))
+        resting[chosen], resting[-1] = resting[-1], resting[chosen]
+        return resting.pop()
+
+    def run(self, commands: Sequence[bytes]) -> tuple[Cost, list[Any]]:
+        """Run packed commands of this book; every one must be accepted."""
+        cost, replies = cost_of(self.client, commands)
+        numbers_of(replies)
+        return cost, replies
+
+    def order_count(self) -> int:
+        """How many orders rest, as Redis says."""
+        keys = book_keys(self.symbol)
+        return int(self.client.zcard(keys.bids)) + int(self.client.zcard(keys.asks))

@@ -1,0 +1,47 @@
+"""What tests of the running system share: one Crossbook for the whole session, a fresh instrument
+for each test, and seeded randomness whose seed a failing test prints.
+"""
+
+import os
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.rest import Api
+from tests.system import System, running_system
+
+ListInstrument = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def system() -> Iterator[System]:
+    """A running Crossbook. Tests leave it running and whole: what kills takes one of its own."""
+    with running_system() as running:
+        yield running
+
+
+@pytest.fixture
+def api(system: System) -> Api:
+    """A client of `system`."""
+    return system.api
+
+
+@pytest.fixture
+def list_instrument(system: System) -> ListInstrument:
+    """Lists a fresh instrument (tick_size, lot_size, …) and returns its symbol."""
+    return system.list_instrument
+
+
+@pytest.fixture
+def symbol(system: System) -> str:
+    """A fresh instrument with tick 1 and lot 1."""
+    return system.list_instrument()
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    """Randomness of this test; the same again with CROSSBOOK_TEST_SEED."""
+    seed = int(os.environ.get("CROSSBOOK_TEST_SEED") or random.randrange(2**32))
+    print(f"CROSSBOOK_TEST_SEED={seed}")  # noqa: T201  # pytest shows it where the test fails
+    return random.Random(seed)

@@ -1,0 +1,287 @@
+"""A whole Crossbook for tests: `python -m app up` on free ports with a data folder of its own, and
+the doors to its stores and processes. Whatever a test kills or stops here is a child of that `up`.
+"""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import psycopg
+import redis
+
+from app.embedded import ports
+from app.embedded.process import ChildProcess
+from app.embedded.stores import Stores
+from tests.rest import Api, Json
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+WORKERS: Final = 2
+START_TIMEOUT_S: Final = 60.0
+STOP_TIMEOUT_S: Final = 40.0
+SETTLED_TIMEOUT_S: Final = 60.0
+POLL_INTERVAL_S: Final = 0.02
+# Far from the usual ports, below those that the kernel gives to clients.
+PORTS: Final = range(20_000, 30_000)
+PARTS: Final = {
+    "redis": b"redis-server",
+    "postgres": b"/postgres\0",
+    "persist": b"\0persist\0",
+    "serve": b"\0gunicorn\0",
+}
+"""What the command lines of up's children contain: serve is gunicorn's master."""
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = START_TIMEOUT_S) -> None:
+    """Returns once `condition` holds; fails the test if it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(POLL_INTERVAL_S)
+
+
+def is_running(pid: int) -> bool:
+    """True for a live process; one that has ended and waits for its parent does not count."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes whose parent is `pid`, whichever of its threads made them."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in _text(task).split()]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+class _Up(ChildProcess):
+    """`up` as a child of ours, which ends with us at the latest."""
+
+    name = "up"
+    stop_steps = ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5.0))
+
+    def __init__(self, environ: Mapping[str, str], probe: Callable[[], bool]) -> None:
+        super().__init__()
+        self._environ = environ
+        self._probe = probe
+
+    def command(self) -> Sequence[str]:
+        return [sys.executable, "-m", "app", "up"]
+
+    def environment(self) -> Mapping[str, str]:
+        return self._environ
+
+    def popen_options(self) -> dict[str, Any]:
+        return {"cwd": ROOT}
+
+    def probe(self) -> bool:
+        return self._probe()
+
+
+class System:
+    """One Crossbook. `start` and `stop` as often as you like: the data folder stays."""
+
+    def __init__(self, data_dir: Path, environ: Mapping[str, str] | None = None) -> None:
+        self.data_dir = data_dir
+        data_dir.mkdir(parents=True, exist_ok=True)
+        port = ports.choose(random.choice(PORTS), data_dir / "port")
+        own = {
+            "PATH": os.environ["PATH"],
+            "DATA_DIR": str(data_dir),
+            "PORT": str(port),
+            "WEB_CONCURRENCY": str(WORKERS),
+            "LOG_FORMAT": "json",
+        }
+        self.up = _Up(own | dict(environ or {}), self._says_ready)
+        self.api = Api(port)
+        self._starts = 0
+        self._listed = 0
+
+    # Life
+
+    def start(self) -> None:
+        """Returns when the system says that it is ready."""
+        self._starts += 1
+        self.up.log_file = self.data_dir / f"up-{self._starts}.log"
+        self.up.start()
+        self.up.wait_ready(START_TIMEOUT_S)
+        self.redis = redis.Redis.from_url(self._stores().redis_url, protocol=2)
+
+    def stop(self) -> int:
+        """SIGTERM, and whatever is needed after it; the exit code."""
+        process = self.up.process
+        self.up.stop()
+        assert process is not None
+        return process.wait()
+
+    def log(self) -> str:
+        """What it has written since its last start: log lines and what it tells the person."""
+        return (self.data_dir / f"up-{self._starts}.log").read_text()
+
+    def errors(self) -> list[str]:
+        """Log lines of level error of all its starts, but for gunicorn's: to it, a client that goes
+        away in the middle of a request is one.
+        """
+        logs = [path.read_text() for path in sorted(self.data_dir.glob("up-*.log"))]
+        lines = [line for log in logs for line in log.splitlines() if '"level":"error"' in line]
+        return [line for line in lines if '"logger":"gunicorn.error"' not in line]
+
+    def _says_ready(self) -> bool:
+        return "Crossbook is ready\n" in self.log()
+
+    def _stores(self) -> Stores:
+        return Stores(**_json(self.data_dir / "stores.json"))
+
+    # Processes
+
+    def pid(self, part: str) -> int:
+        """Of one of PARTS, once it runs."""
+        found: list[int] = []
+
+        def find() -> bool:
+            assert self.up.pid is not None, "started"
+            found[:] = [pid for pid in children_of(self.up.pid) if PARTS[part] in _command(pid)]
+            return bool(found)
+
+        wait_for(find)
+        return found[0]
+
+    def pids(self) -> list[int]:
+        """Of `up` and everything below it."""
+        assert self.up.pid is not None, "started"
+        found = [self.up.pid]
+        for pid in found:  # grows as it goes
+            found += children_of(pid)
+        return found
+
+    def kill(self, part: str) -> int:
+        """kill -9; returns the pid that is no more."""
+        pid = self.pid(part)
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not is_running(pid))
+        return pid
+
+    @contextmanager
+    def paused(self, part: str) -> Iterator[None]:
+        """The part and what it has started stand still, as on a machine that hangs."""
+        pid = self.pid(part)
+        pids = [pid, *children_of(pid)]
+        for one in pids:
+            os.kill(one, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for one in pids:
+                if is_running(one):
+                    os.kill(one, signal.SIGCONT)
+
+    # Stores
+
+    def postgres(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """A connection, which ends with its block."""
+        return psycopg.connect(self._stores().database_url, connect_timeout=5)
+
+    def rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """What Postgres answers."""
+        with self.postgres() as connection:
+            return connection.execute(statement, values).fetchall()
+
+    def sequences(self) -> dict[str, int]:
+        """Symbol -> the sequence of its book, of every listed instrument that has one above 0."""
+        names: Any = self.redis.hkeys("instruments")
+        symbols = [name.decode() for name in names]
+        pipe = self.redis.pipeline(transaction=False)
+        for symbol in symbols:
+            pipe.hget(f"{{{symbol}}}:book", "sequence")
+        told = zip(symbols, pipe.execute(), strict=True)
+        return {symbol: int(sequence) for symbol, sequence in told if sequence not in (None, b"0")}
+
+    def is_settled(self) -> bool:
+        """Whether Postgres has every event, and Redis has dropped what it then no longer needs."""
+        try:
+            rows = self.rows("SELECT instrument, sequence FROM stream_positions WHERE sequence > 0")
+            sequences = self.sequences()
+            return dict(rows) == sequences and not any(map(self._in_hand, sequences))
+        except (psycopg.OperationalError, redis.RedisError):
+            return False
+
+    def _in_hand(self, symbol: str) -> int:
+        """Events that the persister has read and not yet acknowledged, which it does last."""
+        pending: Any = self.redis.xpending(f"{{{symbol}}}:events", "persister")
+        return int(pending["pending"])
+
+    def settled(self) -> None:
+        """Returns once the persister is through with everything, while nobody trades."""
+        wait_for(self.is_settled, SETTLED_TIMEOUT_S)
+
+    def contents(self, symbol: str) -> dict[str, object]:
+        """Every key of one instrument and what it holds; consumer groups are not looked at."""
+        keys: Any = self.redis.keys(f"{{{symbol}}}:*")
+        return {key.decode(): self._content(key) for key in sorted(keys)}
+
+    def _content(self, key: bytes) -> object:
+        kind = self.redis.type(key)
+        if kind == b"hash":
+            return dict(sorted(self.redis.hgetall(key).items()))
+        if kind == b"zset":
+            return self.redis.zrange(key, 0, -1, withscores=True)
+        assert kind == b"stream", key
+        return self.redis.xrange(key)
+
+    def digest(self, symbol: str) -> str:
+        """One line for all of `contents`."""
+        return hashlib.sha256(repr(self.contents(symbol)).encode()).hexdigest()
+
+    # Instruments
+
+    def list_instrument(self, tick_size: str = "1", lot_size: str = "1", **more: object) -> str:
+        """Lists an instrument that no other test has; returns its symbol."""
+        self._listed += 1
+        symbol = f"T{self._listed:04}-USD"
+        body: Json = {"symbol": symbol, "tick_size": tick_size, "lot_size": lot_size}
+        answer = self.api.request("POST", "/admin/instruments", body | more)
+        assert answer.status == 201, answer
+        return symbol
+
+
+@contextmanager
+def running_system(**environ: str) -> Iterator[System]:
+    """A started System that is stopped at the end, whatever happens. Log lines of level error fail
+    the test: nothing that tests send or kill is a defect of the server.
+    """
+    # Not pytest's folders: each new session of pytest closes them to other users, and to Postgres.
+    with TemporaryDirectory(prefix="crossbook-", ignore_cleanup_errors=True) as folder:
+        system = System(Path(folder), environ)
+        try:
+            system.start()
+            yield system
+        finally:
+            system.stop()
+        assert not system.errors(), "\n".join(system.errors())
+
+
+def _json(path: Path) -> Json:
+    document: Json = json.loads(path.read_text())
+    return document
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
