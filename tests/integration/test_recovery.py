@@ -1,0 +1,395 @@
+"""Whatever is killed, whenever: nothing acknowledged is lost and nothing happens twice. Traders
+keep placing and cancelling while a part dies or hangs; afterwards every answer that one of them got
+is held against Redis, Postgres and the reference.
+"""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import pytest
+import redis
+
+from tests.audit import audit
+from tests.commands import Cancel, limit, market
+from tests.flow import NO_ANSWER, Crowd
+from tests.reference import ReferenceBook
+from tests.rest import (
+    Answer,
+    Json,
+    order_body,
+    order_id,
+    order_words,
+    raw_request,
+    same_words,
+    volley,
+)
+from tests.system import System, children_of, is_running, running_system, wait_for
+
+TRADERS: Final = 8
+OUTAGE_S: Final = 10.0
+PROGRESS: Final = 200
+"""Commands that count as the traders' going on."""
+READ_BACK: Final = 100
+"""Orders read over REST at the end; the audit has seen them all in the stores."""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[System]:
+    """One of our own: here it suffers."""
+    with running_system() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def well_again(system: System) -> None:
+    """What the test before has killed is back: `up` starts it ever later if it dies often."""
+    await_reads(system)
+
+
+@pytest.fixture
+def crowd(system: System, symbol: str, rng: random.Random) -> Crowd:
+    """Traders on a fresh instrument, half of whose orders have keys."""
+    return Crowd(system.api, symbol, rng, TRADERS)
+
+
+def await_progress(crowd: Crowd, commands: int = PROGRESS) -> None:
+    """Returns once the traders have carried through so many more commands."""
+    goal = crowd.count + commands
+    wait_for(lambda: crowd.count >= goal)
+
+
+def answers(client: redis.Redis) -> bool:
+    """Whether this Redis takes commands: it is there, and has loaded its files."""
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def kill_redis(system: System) -> None:
+    """kill -9; returns when its successor has loaded the append-only file."""
+    killed = system.kill("redis")
+    wait_for(lambda: system.pid("redis") != killed and answers(system.redis))
+
+
+def check_story(system: System, crowd: Crowd, rng: random.Random) -> ReferenceBook:
+    """All that was told is so, each order exactly once; and REST says it, too."""
+    symbol = crowd.traders[0].symbol
+    for one in crowd.untold:
+        assert not isinstance(one.command, Cancel), one
+        assert one.command.idempotency_key is None, f"asked again and again: {one}"
+    book = audit(system, symbol, crowd.told)
+    numbers = [event.sequence for event in book.events if event.type == "place"]
+    for number in rng.sample(numbers, min(READ_BACK, len(numbers))):
+        order = book.order(number)
+        assert order is not None
+        words = order_words(symbol, order)
+        assert same_words(read_back(system, order_id(symbol, number)), words) == words
+    return book
+
+
+def read_back(system: System, order_id: str) -> Json:
+    """GET /orders/{order_id}, as often as it is told to try again: after an outage of Postgres a
+    worker takes a while to find it.
+    """
+    told: list[Answer] = []
+
+    def is_told() -> bool:
+        told.append(system.api.get(f"/orders/{order_id}"))
+        return told[-1].status != 503
+
+    wait_for(is_told)
+    assert told[-1].status == 200, told[-1]
+    return told[-1].json()
+
+
+def await_reads(system: System) -> None:
+    """Returns once those who answer have all their connections again."""
+    requests = [raw_request("GET", "/readyz")] * 8
+
+    def are_well() -> bool:
+        try:
+            return all(map(is_well, volley(system.api.port, requests)))
+        except NO_ANSWER:  # of a worker that is just being replaced
+            return False
+
+    wait_for(are_well)
+
+
+def is_well(answer: Answer) -> bool:
+    """Whether /readyz says that nothing is missing."""
+    return answer.status == 200 and all(c["ok"] for c in answer.json()["checks"].values())
+
+
+class TestRedis:
+    """kill -9 of redis-server, which `up` starts again."""
+
+    def test_killed_under_load_it_keeps_every_acknowledged_order_exactly_once(
+        self, system: System, crowd: Crowd, rng: random.Random
+    ) -> None:
+        with crowd.trading():
+            for _ in range(5):
+                await_progress(crowd)
+                kill_redis(system)
+            await_progress(crowd)
+        assert any(one.attempts > 1 for one in crowd.told), "it was killed under their hands"
+        check_story(system, crowd, rng)
+
+    def test_killed_in_peace_it_comes_back_with_every_key_as_it_was(
+        self, system: System, crowd: Crowd, rng: random.Random
+    ) -> None:
+        """Queue order, level totals, indexes, idempotency records, events: nothing is missing and
+        nothing is new, and trading goes on at the next sequence.
+        """
+        crowd.trade(steps=50)
+        system.settled()
+        symbol = crowd.traders[0].symbol
+        before = system.contents(symbol)
+        assert len(before) >= 8
+        kill_redis(system)
+        assert system.contents(symbol) == before
+        sequence = system.sequences()[symbol]
+        order = system.api.placed(order_body(symbol, limit("late", "buy", 1, 1)))["order"]
+        assert order["sequence"] == sequence + 1
+        check_story(system, crowd, rng)
+
+    def test_while_it_is_away_answers_are_503_and_come_at_once(
+        self, system: System, symbol: str
+    ) -> None:
+        api = system.api
+        order = order_body(symbol, limit("ann", "buy", 100, 5))
+        placed = api.placed(order)["order"]
+        requests = [
+            raw_request("POST", "/orders", order, {"Idempotency-Key": "k"}),
+            raw_request("DELETE", f"/orders/{placed['order_id']}"),
+            raw_request("GET", f"/orderbook?instrument={symbol}"),
+            raw_request("GET", "/readyz"),
+        ]
+        system.settled()
+        with system.paused("serve"), stopped_supervisor(system):
+            # The workers wake up when Redis is gone and cannot come back.
+            system.kill("redis")
+            pid = system.pid("serve")
+            for one in (pid, *children_of(pid)):
+                os.kill(one, signal.SIGCONT)
+            started = time.monotonic()
+            refused = volley(api.port, requests)
+            assert time.monotonic() - started < 5
+        for answer in refused:
+            assert answer.status == 503, answer
+        for answer in refused[:3]:
+            assert answer.headers["Retry-After"] == "1", answer
+        assert refused[3].json()["checks"]["redis"]["ok"] is False
+        wait_for(lambda: answers(system.redis))
+        assert api.order(placed["order_id"]) == placed, "the refused cancel was not carried out"
+        assert api.found("/orderbook", instrument=symbol)["sequence"] == 1
+
+
+@contextmanager
+def stopped_supervisor(system: System) -> Iterator[None]:
+    """`up` starts nothing again while it stands still."""
+    pid = system.up.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def hang(system: System, meanwhile: Callable[[], None]) -> None:
+    """Postgres neither answers nor closes a connection for OUTAGE_S."""
+    with system.paused("postgres"):
+        ends = time.monotonic() + OUTAGE_S
+        meanwhile()
+        wait_for(lambda: time.monotonic() > ends)
+
+
+def die_again_and_again(system: System, meanwhile: Callable[[], None]) -> None:
+    """For OUTAGE_S Postgres is killed as soon as it is there."""
+    ends = time.monotonic() + OUTAGE_S
+    system.kill("postgres")
+    meanwhile()
+    while time.monotonic() < ends:
+        system.kill("postgres")
+
+
+class TestPostgres:
+    """Postgres away for ten seconds: trading goes on."""
+
+    @pytest.mark.parametrize("outage", [hang, die_again_and_again])
+    def test_no_order_fails_and_nothing_is_missing_or_twice_afterwards(
+        self,
+        system: System,
+        crowd: Crowd,
+        rng: random.Random,
+        outage: Callable[[System, Callable[[], None]], None],
+    ) -> None:
+        api, quiet = system.api, system.list_instrument()
+
+        def trading_goes_on() -> None:
+            for _ in range(3):
+                await_progress(crowd)
+                order = api.placed(order_body(quiet, limit("eve", "buy", 1, 1)))["order"]
+                assert api.order(order["order_id"]) == order
+                assert api.found("/orderbook", instrument=quiet)["bids"]
+                mine = {"client_id": "eve", "instrument": quiet, "status": "open"}
+                assert api.found("/orders", **mine)["orders"][0] == order
+
+        with crowd.trading():
+            await_progress(crowd)
+            outage(system, trading_goes_on)
+            await_progress(crowd)
+        assert not crowd.untold
+        check_story(system, crowd, rng)
+        audit(system, quiet)
+
+    def test_while_it_hangs_nothing_that_asks_it_hangs_with_it(
+        self, system: System, symbol: str
+    ) -> None:
+        """Lists are answered or refused with 503, and /readyz names it, well before it is back."""
+        api = system.api
+        api.placed(order_body(symbol, limit("ann", "sell", 100, 5)))
+        taker = api.placed(order_body(symbol, market("bob", "buy", 5)))
+        system.settled()
+        paths = (
+            f"/orders?instrument={symbol}",
+            f"/trades?instrument={symbol}",
+            f"/orders/{taker['order']['order_id']}",
+            "/readyz",
+        )
+        with system.paused("postgres"):
+            started = time.monotonic()
+            told = volley(api.port, [raw_request("GET", path) for path in paths])
+            waited_s = time.monotonic() - started
+        assert waited_s < OUTAGE_S
+        for answer in told[:3]:
+            assert answer.status in (200, 503), answer
+        assert told[3].json()["checks"]["postgres"]["ok"] is False
+        await_reads(system)
+        assert api.found(paths[1])["trades"] == taker["trades"]
+
+
+class TestPersister:
+    """kill -9 of the persister."""
+
+    def test_killed_at_random_moments_it_writes_everything_down_once(
+        self, system: System, crowd: Crowd, rng: random.Random
+    ) -> None:
+        """While it starts, catches up, or is in the middle of a batch."""
+        with crowd.trading():
+            for _ in range(6):
+                moment = time.monotonic() + rng.uniform(0, 1.2)
+                wait_for(lambda moment=moment: time.monotonic() > moment)  # type: ignore[misc]
+                system.kill("persist")
+            await_progress(crowd)
+        assert not crowd.untold
+        check_story(system, crowd, rng)
+
+    @pytest.mark.parametrize("table", ["events", "orders", "trades", "stream_positions"])
+    def test_killed_between_two_statements_it_has_written_all_or_nothing(
+        self, system: System, crowd: Crowd, rng: random.Random, table: str
+    ) -> None:
+        """A lock on a table stops it in the middle of its transaction: there it dies."""
+        with crowd.trading():
+            await_progress(crowd)
+            with system.postgres() as connection:
+                connection.execute(f"LOCK TABLE {table} IN SHARE MODE")
+                wait_for(lambda: is_waited_for(system, table))
+                system.kill("persist")
+            await_progress(crowd)
+        assert not crowd.untold
+        check_story(system, crowd, rng)
+
+    def test_killed_between_its_commit_and_redis_it_drops_later_what_it_has_written(
+        self, system: System, crowd: Crowd, rng: random.Random
+    ) -> None:
+        """Redis stands still while Postgres commits, so the persister dies with the commit done and
+        everything else undone.
+        """
+        crowd.trade(steps=20)
+        system.settled()
+        symbol = crowd.traders[0].symbol
+        position = "SELECT sequence FROM stream_positions WHERE instrument = %s"
+        with system.postgres() as connection:
+            connection.execute("LOCK TABLE stream_positions IN SHARE MODE")
+            crowd.trade(steps=20)
+            wait_for(lambda: is_waited_for(system, "stream_positions"))
+            before = system.rows(position, symbol)
+            with system.paused("redis"):
+                connection.commit()
+                wait_for(lambda: system.rows(position, symbol) > before)
+                system.kill("persist")
+        check_story(system, crowd, rng)
+
+
+def is_waited_for(system: System, table: str) -> bool:
+    """Whether somebody waits for a lock on this table."""
+    return bool(
+        system.rows("SELECT FROM pg_locks WHERE relation = %s::regclass AND NOT granted", table)
+    )
+
+
+class TestWorkers:
+    """kill -9 of the processes that answer HTTP."""
+
+    def test_what_a_killed_worker_had_in_hand_happened_once_or_not_at_all(
+        self, system: System, crowd: Crowd, rng: random.Random
+    ) -> None:
+        with crowd.trading():
+            for _ in range(5):
+                await_progress(crowd)
+                os.kill(rng.choice(children_of(system.pid("serve"))), signal.SIGKILL)
+            await_progress(crowd)
+        check_story(system, crowd, rng)
+
+
+class TestEverything:
+    """`up` itself."""
+
+    def test_a_clean_stop_leaves_no_process_and_the_next_start_finds_the_same_book(
+        self, system: System, crowd: Crowd, rng: random.Random
+    ) -> None:
+        """Every key as it was; answers to idempotency keys, too; the next sequence follows."""
+        crowd.trade(steps=30)
+        symbol = crowd.traders[0].symbol
+        body = order_body(symbol, limit("ann", "buy", 1, 5))
+        first = system.api.place(body, key="k")
+        system.settled()
+        before, book = system.contents(symbol), system.api.found("/orderbook", instrument=symbol)
+        pids = system.pids()
+        assert len(pids) >= 6
+        assert system.stop() == 0
+        assert [pid for pid in pids if is_running(pid)] == []
+
+        system.start()
+        assert system.contents(symbol) == before
+        assert system.api.found("/orderbook", instrument=symbol) == book
+        again = system.api.place(body, key="k")
+        assert (again.status, again.body, again.is_replayed) == (201, first.body, True)
+        order = system.api.placed(body)["order"]
+        assert order["sequence"] == book["sequence"] + 1
+        check_story(system, crowd, rng)
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+    def test_stopped_under_load_it_goes_on_where_it_was(
+        self, system: System, crowd: Crowd, rng: random.Random, number: signal.Signals
+    ) -> None:
+        """A clean stop ends with 0; kill -9 takes everything with it, as a power cut does."""
+        with crowd.trading():
+            await_progress(crowd)
+            pids, process = system.pids(), system.up.process
+            assert process is not None
+            process.send_signal(number)
+            assert process.wait(60) == (0 if number == signal.SIGTERM else -signal.SIGKILL)
+            wait_for(lambda: not any(map(is_running, pids)))
+            system.start()
+            await_progress(crowd)
+        check_story(system, crowd, rng)
