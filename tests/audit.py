@@ -83,8 +83,8 @@ def command_of(event: reference.Event) -> Command:
 
 
 def check_redis(system: System, symbol: str, book: ReferenceBook) -> None:
-    """Queue order, level totals, indexes, that only what is open is still there, and the part of the
-    stream that is kept.
+    """Queue order, level totals, indexes; that only what is open is still there; and the part of
+    the stream that is kept.
     """
     venue = EngineVenue(system.redis, symbol=symbol)
     venue.check_against(book)
