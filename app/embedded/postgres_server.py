@@ -14,6 +14,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
@@ -105,7 +106,18 @@ class EmbeddedPostgres(ChildProcess):
 
     @property
     def url(self) -> str:
-        """The database, over loopback: every tool understands this form."""
+        """Where our own processes connect: the socket in this very cluster, where its path is short
+        enough. By port they could meet another system's server that took it while ours was down,
+        and write into that.
+        """
+        if not self._socket_fits():
+            return self.tcp_url
+        folder = quote(str(self.cluster), safe="")
+        return f"postgresql://{SUPERUSER}@/{DATABASE}?host={folder}&port={self.port}"
+
+    @property
+    def tcp_url(self) -> str:
+        """The same database over loopback: every tool understands this form."""
         return self._url_of(DATABASE)
 
     def prepare(self) -> None:
@@ -165,7 +177,7 @@ class EmbeddedPostgres(ChildProcess):
         assert self.installation is not None, "prepared"
         beside = self.installation.program("psql")
         name = "psql" if shutil.which("psql") or not beside.exists() else str(beside)
-        return [name, self.url]
+        return [name, self.tcp_url]
 
     def _url_of(self, database: str) -> str:
         assert self.port is not None, "known once started"

@@ -418,3 +418,23 @@ class TestStores:
         stores = find_stores(settings)
         assert redis.Redis.from_url(stores.redis_url).ping()
         psycopg.connect(stores.database_url).close()
+
+
+def test_our_processes_never_meet_a_stranger_that_took_the_port(data_dir: Path) -> None:
+    """While our Postgres is down another system's may listen on its port; what connects by our url
+    then fails, and writes nothing into the other's database.
+    """
+    ours = EmbeddedPostgres(data_dir / "ours")
+    ours.start()
+    ours.wait_ready(TIMEOUT_S)
+    ours.stop()
+    stranger = EmbeddedPostgres(data_dir / "stranger", port=ours.port)
+    try:
+        stranger.start()
+        stranger.wait_ready(TIMEOUT_S)
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(ours.url, connect_timeout=5)
+        psycopg.connect(stranger.url, connect_timeout=5).close()
+        assert str(ours.port) in ours.tcp_url, "which is what would have met it"
+    finally:
+        stranger.stop()
