@@ -118,7 +118,7 @@ class OrderEntry:
         return Answer(200, encode({"order": view}))
 
     def _cancel_problem(self, market: Market, number: int, refusal: Refusal) -> Problem:
-        over = refusal == Refusal.ORDER_NOT_FOUND and self._queries.order(market, number)
+        over = refusal == Refusal.ORDER_NOT_FOUND and self._queries.has_order(market, number)
         return refused(Refusal.ORDER_NOT_OPEN if over else refusal)
 
     def locate(self, order_id: str) -> tuple[Market, int]:

@@ -145,6 +145,10 @@ class Queries:
         found = self._rows(_ORDER, id=order_id(market.symbol, number))
         return _order_record(market.instrument, found[0]) if found else None
 
+    def has_order(self, market: Market, number: int) -> bool:
+        """Whether there ever was such an order; much cheaper than reading it."""
+        return bool(self._rows(_ORDER_EXISTS, id=order_id(market.symbol, number)))
+
     def event(self, market: Market, sequence: int) -> Event | None:
         """One event as it was when its command was answered."""
         found = self._rows(_EVENT, instrument=market.symbol, sequence=sequence)
@@ -248,6 +252,7 @@ def _check(connection: Connection) -> None:
 
 
 _ORDER: Final = sql.SQL("SELECT * FROM orders WHERE order_id = %(id)s")
+_ORDER_EXISTS: Final = sql.SQL("SELECT 1 AS found FROM orders WHERE order_id = %(id)s")
 _EVENT: Final = sql.SQL(
     "SELECT * FROM events WHERE instrument = %(instrument)s AND sequence = %(sequence)s"
 )

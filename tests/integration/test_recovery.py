@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import redis
@@ -297,13 +297,17 @@ class TestPersister:
     def test_killed_between_two_statements_it_has_written_all_or_nothing(
         self, system: System, crowd: Crowd, rng: random.Random, table: str
     ) -> None:
-        """A lock on a table stops it in the middle of its transaction: there it dies."""
+        """A lock on a table stops it in the middle of its transaction: there it dies, and what it
+        had sent and not been answered dies with it.
+        """
         with crowd.trading():
-            await_progress(crowd)
+            wait_for(lambda: position(system, crowd.traders[0].symbol))
             with system.postgres() as connection:
                 connection.execute(f"LOCK TABLE {table} IN SHARE MODE")
-                wait_for(lambda: is_waited_for(system, table))
+                wait_for(lambda: waiting_for(system, table))
                 system.kill("persist")
+                for (backend,) in waiting_for(system, table):
+                    system.rows("SELECT pg_terminate_backend(%s, 5000)", backend)
             await_progress(crowd)
         assert not crowd.untold
         check_story(system, crowd, rng)
@@ -311,29 +315,36 @@ class TestPersister:
     def test_killed_between_its_commit_and_redis_it_drops_later_what_it_has_written(
         self, system: System, crowd: Crowd, rng: random.Random
     ) -> None:
-        """Redis stands still while Postgres commits, so the persister dies with the commit done and
-        everything else undone.
+        """Redis stands still while Postgres commits, then both die: the commit is done, and what
+        should follow it is not: an order that is over is still in Redis.
         """
         crowd.trade(steps=20)
         system.settled()
         symbol = crowd.traders[0].symbol
-        position = "SELECT sequence FROM stream_positions WHERE instrument = %s"
         with system.postgres() as connection:
             connection.execute("LOCK TABLE stream_positions IN SHARE MODE")
-            crowd.trade(steps=20)
-            wait_for(lambda: is_waited_for(system, "stream_positions"))
-            before = system.rows(position, symbol)
+            over = system.api.placed(order_body(symbol, market("eve", "buy", 1)))["order"]
+            wait_for(lambda: waiting_for(system, "stream_positions"))
             with system.paused("redis"):
                 connection.commit()
-                wait_for(lambda: system.rows(position, symbol) > before)
+                wait_for(lambda: position(system, symbol) == over["sequence"])
                 system.kill("persist")
+                system.kill("redis")
+        wait_for(lambda: answers(system.redis))
+        crowd.trade(steps=10)
         check_story(system, crowd, rng)
 
 
-def is_waited_for(system: System, table: str) -> bool:
-    """Whether somebody waits for a lock on this table."""
-    return bool(
-        system.rows("SELECT FROM pg_locks WHERE relation = %s::regclass AND NOT granted", table)
+def position(system: System, symbol: str) -> int:
+    """The last sequence written down; 0 while the persister has not looked at the instrument."""
+    found = system.rows("SELECT sequence FROM stream_positions WHERE instrument = %s", symbol)
+    return found[0][0] if found else 0
+
+
+def waiting_for(system: System, table: str) -> list[tuple[Any, ...]]:
+    """Those of Postgres's processes that wait for a lock on this table."""
+    return system.rows(
+        "SELECT pid FROM pg_locks WHERE relation = %s::regclass AND NOT granted", table
     )
 
 
