@@ -155,7 +155,7 @@ class System:
 
         def find() -> bool:
             assert self.up.pid is not None, "started"
-            found[:] = [pid for pid in children_of(self.up.pid) if PARTS[part] in _command(pid)]
+            found[:] = [pid for pid in children_of(self.up.pid) if _is_part(pid, part)]
             return bool(found)
 
         wait_for(find)
@@ -280,8 +280,10 @@ def _json(path: Path) -> Json:
     return document
 
 
-def _command(pid: int) -> bytes:
+def _is_part(pid: int, part: str) -> bool:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
-        return b""
+        return False
+    # Before it starts a server, `up` asks the program for its version.
+    return PARTS[part] in command and b"\0--version\0" not in command

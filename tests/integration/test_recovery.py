@@ -152,7 +152,7 @@ class TestRedis:
         system.settled()
         symbol = crowd.traders[0].symbol
         before = system.contents(symbol)
-        assert len(before) >= 8
+        assert len(before) >= 6
         kill_redis(system)
         assert system.contents(symbol) == before
         sequence = system.sequences()[symbol]
