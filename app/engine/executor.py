@@ -42,7 +42,7 @@ written nothing before them. Redis 6.2 puts a script's into a sentence, after a 
 """
 NOT_NOW_ERRORS = (BusyLoadingError, OutOfMemoryError, ReadOnlyError)
 """The same where redis-py has taken the word off the message."""
-IDLE_CHECK_AFTER_S = 1.0
+IDLE_CHECK_AFTER_S = 0.01
 """A connection unused for this long is looked at before use: Redis may have gone meanwhile."""
 
 Reply = list[Any]
