@@ -13,4 +13,6 @@ max_line_length = 100
 -- It counts bytes, and comments have a few letters of two.
 max_comment_line_length = 104
 -- Included as a whole: every script names all its keys, whether it uses them or not.
-ignore = { "211/[A-Z][A-Z_]*" }
+-- Some are included late, so that a call pays only for what it comes to; their parameters may have
+-- names that the script has given before.
+ignore = { "211/[A-Z][A-Z_]*", "431", "432" }

@@ -60,10 +60,10 @@ def _serve(settings: Settings, _arguments: argparse.Namespace) -> int:
 
 
 def _persist(settings: Settings, _arguments: argparse.Namespace) -> int:
-    from app.persistence import persister  # noqa: PLC0415
+    from app import persist  # noqa: PLC0415
 
     stores = find_stores(settings)
-    persister.run(replace(settings, redis_url=stores.redis_url, database_url=stores.database_url))
+    persist.run(replace(settings, redis_url=stores.redis_url, database_url=stores.database_url))
     return EXIT_OK
 
 
@@ -80,7 +80,7 @@ COMMANDS: Final = (
     Command(name="up", summary="everything on this machine; Ctrl-C stops it", run=_up),
     Command(name="serve", summary="the API alone", run=_serve),
     Command(
-        name="persist", summary="the persister alone: events from Redis to Postgres", run=_persist
+        name="persist", summary="events from Redis to Postgres; timers and expiries", run=_persist
     ),
     Command(name="migrate", summary="bring the database schema up to date", run=_migrate),
 )

@@ -3,13 +3,13 @@
 -- Guarantee: never touches a book that exists.
 --
 -- KEYS     the instrument's, as app/engine/keys.py orders them
--- ARGV     none
+-- ARGV     rules: field, value, field, value, …; app/domain/rules.py RULE_FIELDS; empty for unset
 -- Returns  {'opened'} or {'exists'}
 --          {'refused', code}
 -- Refuses  schema_mismatch
 
 -- @include keys
--- @include state
+-- @include schema
 
 local schema = call('HGET', BOOK, 'schema')
 if schema then
@@ -17,4 +17,9 @@ if schema then
 end
 call('HSET', BOOK, 'schema', SCHEMA, 'sequence', 0,
   'idempotency_generation', 0, 'idempotency_rotated', call('TIME')[1])
+for i = 1, #ARGV, 2 do
+  if ARGV[i + 1] ~= '' then
+    call('HSET', BOOK, ARGV[i], ARGV[i + 1])
+  end
+end
 return { 'opened' }

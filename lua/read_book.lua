@@ -10,7 +10,7 @@
 -- Refuses  book_missing, schema_mismatch
 
 -- @include keys
--- @include state
+-- @include schema
 -- @include numbers
 
 -- Scores and order counts of the best `count` levels, each found by a jump past the one before.

@@ -2,13 +2,27 @@
 book in Redis and the reference matcher must all tell the same story, each order exactly once.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 from app.domain.events import parse_event
+from app.domain.rules import parse_rules_detail
 from tests import reference
-from tests.commands import Cancel, Command, Place
+from tests.commands import (
+    Amend,
+    ArmTimer,
+    Cancel,
+    Command,
+    KillSwitch,
+    MassCancel,
+    Place,
+    SetRules,
+    Sweep,
+    Tick,
+)
 from tests.flow import Told
 from tests.reference import ReferenceBook
 from tests.rest import (
@@ -21,55 +35,109 @@ from tests.rest import (
     trade_words,
 )
 from tests.system import System
-from tests.venue import EngineVenue
-from tests.venue import _event as reference_event
+from tests.venue import EngineVenue, comparable, comparable_event, event_of
+
+RULES = ("status", "price_band_bps", "max_order_lots", "max_order_notional", "max_open_orders")
+FEES = ("maker_fee_bps", "taker_fee_bps")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A row of the event store: when it happened, what, and what is in force after it."""
+
+    time_us: int
+    event: reference.Event
+    rules: SetRules
+    fees_bps: tuple[Decimal, Decimal]
+    """Maker's and taker's."""
 
 
 def audit(system: System, symbol: str, told: Sequence[Told] = ()) -> ReferenceBook:
-    """Waits until all is persisted, then checks everything about one instrument (tick 1, lot 1).
-    Returns the reference's book at the end.
+    """Waits until all is persisted, then checks everything about one instrument (tick 1, lot 1)
+    that was listed without rules and has no orders that decrement. Returns the reference's book at
+    the end.
     """
     system.settled()
     events = stored_events(system, symbol)
     book = replayed(events)
     check_redis(system, symbol, book)
     check_read_models(system, symbol, book)
+    check_clearing(system, symbol, events)
     check_told(symbol, book, told)
     return book
 
 
-def stored_events(system: System, symbol: str) -> list[reference.Event]:
+def stored_events(system: System, symbol: str) -> list[Stored]:
     """The event store, gapless from 1."""
     rows = system.rows(
         "SELECT sequence, type, (extract(epoch FROM occurred_at) * 1000000)::bigint AS time,"
-        " orders, fills, levels FROM events WHERE instrument = %s ORDER BY sequence",
+        " orders, fills, levels, detail FROM events WHERE instrument = %s ORDER BY sequence",
         symbol,
     )
     assert [row[0] for row in rows] == list(range(1, len(rows) + 1)), "gapless, nothing twice"
-    names = ("type", "time", "orders", "fills", "levels")
-    return [
-        reference_event(
-            parse_event(symbol, f"{sequence}-0", dict(zip(names, map(str, fields), strict=True)))
+    names = ("type", "time", "orders", "fills", "levels", "detail")
+    rules, fees = SetRules(), (Decimal(0), Decimal(0))
+    stored = []
+    for sequence, *fields in rows:
+        event = parse_event(
+            symbol, f"{sequence}-0", dict(zip(names, map(str, fields), strict=True))
         )
-        for sequence, *fields in rows
-    ]
+        if event.type == "rules":
+            said = parse_rules_detail(event.detail)
+            rules = SetRules(**{name: getattr(said, name) for name in RULES})
+            fees = said.maker_fee_bps, said.taker_fee_bps
+        stored.append(Stored(event.time_us, event_of(event), rules, fees))
+    return stored
 
 
-def replayed(events: list[reference.Event]) -> ReferenceBook:
+def replayed(stored: list[Stored]) -> ReferenceBook:
     """The book to which the commands of these events lead; they must have had these effects."""
-    book = ReferenceBook()
-    for event in events:
-        book.apply(command_of(event))
-        assert book.events[-1] == event
+    book = ReferenceBook(now_us=stored[0].time_us if stored else 0)
+    for one in stored:
+        if one.event.sequence > book.sequence:  # else a command before it has set it off
+            book.apply(Tick(one.time_us - book.now_us))
+            is_rules = one.event.type == "rules"
+            book.apply(one.rules if is_rules else command_of(one.event, one.time_us))
+        assert comparable_event(book.events[one.event.sequence - 1]) == one.event
     book.check_invariants()
     return book
 
 
-def command_of(event: reference.Event) -> Command:
-    """What a client asked for, but for the idempotency key."""
-    order = event.orders[0]
-    if event.type == "cancel":
-        return Cancel(order.number)
+def command_of(event: reference.Event, time_us: int = 0) -> Command:
+    """What led to an event that begins a story: what a client asked for, but for the idempotency
+    key; or the sweep.
+    """
+    match event.type:
+        case "place":
+            return _place_of(event.orders[0])
+        case "amend":
+            return _amend_of(event.orders[0])
+        case "cancel":
+            return Cancel(event.orders[0].number)
+        case "mass_cancel":
+            return _mass_cancel_of(event.orders)
+        case "kill_switch" | "cancel_after" if not event.orders:
+            return _setting_of(event, time_us)
+        case _:
+            return Sweep()
+
+
+def _setting_of(event: reference.Event, time_us: int) -> Command:
+    """A timer that fired and found no order looks like one that was disarmed, and leads to the
+    same.
+    """
+    client, _, set_to = event.detail.rpartition("|")
+    if event.type == "kill_switch":
+        return KillSwitch(client, engaged=set_to == "1")
+    return ArmTimer(client, int(set_to) - time_us if set_to else 0)
+
+
+def _mass_cancel_of(orders: tuple[reference.Order, ...]) -> MassCancel:
+    sides = {order.side for order in orders}
+    return MassCancel(orders[0].client, sides.pop() if len(sides) == 1 else None)
+
+
+def _place_of(order: reference.Order) -> Place:
     return Place(
         order.client,
         order.side,
@@ -79,7 +147,16 @@ def command_of(event: reference.Event) -> Command:
         order.price_ticks,
         post_only=order.post_only,
         client_order_id=order.client_order_id,
+        stop_price_ticks=order.stop_price_ticks,
+        display_lots=order.display_lots,
+        expires_us=order.expires_us,
+        self_trade_prevention=order.self_trade_prevention,
     )
+
+
+def _amend_of(order: reference.Order) -> Amend:
+    stop_price = order.stop_price_ticks if order.status == "pending" else None
+    return Amend(order.number, order.price_ticks, order.quantity_lots, stop_price)
 
 
 def check_redis(system: System, symbol: str, book: ReferenceBook) -> None:
@@ -90,14 +167,16 @@ def check_redis(system: System, symbol: str, book: ReferenceBook) -> None:
     venue.check_against(book)
     assert sorted(venue.orders()) == [o.number for o in all_orders(book) if o.is_open]
     kept = venue.events()
-    assert kept == book.events[len(book.events) - len(kept) :]
+    assert kept == [comparable_event(e) for e in book.events[len(book.events) - len(kept) :]]
 
 
 def check_read_models(system: System, symbol: str, book: ReferenceBook) -> None:
     """The tables orders and trades."""
     orders = system.rows(
         "SELECT order_id, client_id, side, type, time_in_force, post_only, price, quantity,"
-        " client_order_id, filled_quantity, remaining_quantity, notional, status, reason, sequence"
+        " client_order_id, filled_quantity, remaining_quantity, notional, status, reason, sequence,"
+        " stop_price, display_quantity, displayed_quantity, self_trade_prevention,"
+        " (extract(epoch FROM expires_at) * 1000000)::bigint"
         " FROM orders WHERE instrument = %s ORDER BY order_id",
         symbol,
     )
@@ -111,6 +190,39 @@ def check_read_models(system: System, symbol: str, book: ReferenceBook) -> None:
     assert trades == [_trade_row(symbol, trade) for event in book.events for trade in event.trades]
 
 
+def check_clearing(system: System, symbol: str, stored: Sequence[Stored]) -> None:
+    """Fees by the rates in force at each trade, and positions as the trades add up."""
+    held: dict[str, list[Any]] = defaultdict(lambda: [Decimal(0)] * 3 + [0])
+    clients = {order.number: order.client for one in stored for order in one.event.orders}
+    fees = []
+    for one in stored:
+        for trade in one.event.trades:
+            notional = Decimal(trade.price_ticks * trade.quantity_lots)
+            paid = [notional * rate / 10_000 for rate in one.fees_bps]
+            fees.append(tuple(paid))
+            maker_side = 1 if trade.side == "buy" else 0
+            for number, side, fee in (
+                (trade.maker, maker_side, paid[0]),
+                (trade.taker, 1 - maker_side, paid[1]),
+            ):
+                position = held[clients[number]]
+                position[side] += trade.quantity_lots
+                position[2] += fee
+                position[3] += 1
+    charged = system.rows(
+        "SELECT maker_fee, taker_fee FROM trades WHERE instrument = %s"
+        " ORDER BY sequence, fill_index",
+        symbol,
+    )
+    assert charged == fees
+    positions = system.rows(
+        "SELECT client_id, bought_quantity, sold_quantity, fees, trades FROM positions"
+        " WHERE instrument = %s ORDER BY client_id",
+        symbol,
+    )
+    assert positions == [(client, *position) for client, position in sorted(held.items())]
+
+
 def all_orders(book: ReferenceBook) -> list[reference.Order]:
     """Every order ever placed, in its last state, oldest first."""
     numbers = (event.sequence for event in book.events if event.type == "place")
@@ -118,13 +230,20 @@ def all_orders(book: ReferenceBook) -> list[reference.Order]:
 
 
 def _order_row(symbol: str, order: reference.Order) -> tuple[object, ...]:
-    price = None if order.price_ticks is None else Decimal(order.price_ticks)
+    order = comparable(order)
+    price = _decimal(order.price_ticks)
     return (
         *(order_id(symbol, order.number), order.client, order.side, order.type),
         *(order.time_in_force, order.post_only, price, Decimal(order.quantity_lots)),
         *(order.client_order_id, Decimal(order.filled_lots), Decimal(order.remaining_lots)),
         *(Decimal(order.notional), order.status, order.reason, order.sequence),
+        *(_decimal(order.stop_price_ticks), _decimal(order.display_lots)),
+        *(_decimal(order.shown_lots), order.self_trade_prevention, order.expires_us),
     )
+
+
+def _decimal(units: int | None) -> Decimal | None:
+    return None if units is None else Decimal(units)
 
 
 def _trade_row(symbol: str, trade: reference.Trade) -> tuple[object, ...]:
@@ -166,7 +285,11 @@ def _check_accepted(symbol: str, book: ReferenceBook, one: Told) -> None:
     if isinstance(one.command, Cancel):
         assert (event.type, order.number) == ("cancel", one.command.number)
         words: Json = {"order": order_words(symbol, order)}
+    elif isinstance(one.command, Amend):
+        assert (event.type, order.number) == ("amend", one.command.number)
+        words = placed_words(symbol, reference.Placed(order, event.trades))
     else:
+        assert isinstance(one.command, Place)
         assert command_of(event) == one.command.payload()
         assert document["order"]["idempotency_key"] == one.command.idempotency_key
         words = placed_words(symbol, reference.Placed(order, event.trades))

@@ -45,14 +45,21 @@ def order_line(number: int, **changes: str) -> str:
 
 def entry(sequence: int, levels: str = "", fills: str = "", orders: str = "") -> tuple[str, Fields]:
     """A stream entry; without `orders` it has the one that the command placed."""
+    return event("place", sequence, orders or order_line(sequence), levels, fills)
+
+
+def event(
+    type_: str, sequence: int, orders: str = "", levels: str = "", fills: str = "", detail: str = ""
+) -> tuple[str, Fields]:
+    """A stream entry of any type; without `orders` no order changed."""
     fields = {
-        "type": "place",
+        "type": type_,
         "time": str(TIME_US + sequence),
-        "orders": orders or order_line(sequence),
+        "orders": orders,
         "fills": fills,
         "levels": levels,
     }
-    return f"{sequence}-0", fields
+    return f"{sequence}-0", fields | ({"detail": detail} if detail else {})
 
 
 @dataclass

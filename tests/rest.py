@@ -11,12 +11,13 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode
 
 from tests import reference
 from tests.commands import Place, Side
-from tests.truth import Fill, Taken
+from tests.truth import Fill, Standing, Taken
 
 Json: TypeAlias = dict[str, Any]
 
@@ -24,6 +25,7 @@ HOST = "127.0.0.1"
 TIMEOUT_S = 30.0
 """Longer than any answer may take: past it a request hangs, and the test fails."""
 NUMBER_DIGITS = 14
+PROBLEM_FIELDS = {"type", "title", "status", "detail", "instance", "code"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,44 @@ class Api:
         order: Json = answer.json()["order"]
         return order
 
+    def amend(self, order_id: str, **changes: object) -> Answer:
+        """PATCH /orders/{order_id}."""
+        return self.request("PATCH", f"/orders/{quote(order_id, safe='')}", changes)
+
+    def amended(self, order_id: str, **changes: object) -> Json:
+        """The document of an amendment that must succeed."""
+        answer = self.amend(order_id, **changes)
+        assert answer.status == 200, answer
+        return answer.json()
+
+    def cancel_all(self, **query: object) -> Answer:
+        """DELETE /orders with a query."""
+        return self.request("DELETE", f"/orders?{urlencode(query)}")
+
+    def cancelled_all(self, **query: object) -> list[str]:
+        """The order ids of a mass cancel that must succeed and leave nothing."""
+        answer = self.cancel_all(**query)
+        assert answer.status == 200, answer
+        document = answer.json()
+        assert document["complete"] is True
+        assert document["halted"] == []
+        ids: list[str] = document["cancelled"]
+        return ids
+
+    def batch(self, items: Sequence[object]) -> list[Json]:
+        """The results of a POST /orders/batch that must be taken."""
+        answer = self.request("POST", "/orders/batch", {"items": items})
+        assert answer.status == 200, answer
+        results: list[Json] = answer.json()["results"]
+        assert len(results) == len(items)
+        return results
+
+    def changed_rules(self, symbol: str, **rules: object) -> Json:
+        """The instrument after a PATCH of its rules that must succeed."""
+        answer = self.request("PATCH", f"/admin/instruments/{symbol}", rules)
+        assert answer.status == 200, answer
+        return answer.json()
+
     def order(self, order_id: str) -> Json:
         """GET /orders/{order_id} of an order that must be there."""
         return self.found(f"/orders/{order_id}")
@@ -149,6 +189,40 @@ class Api:
         """GET /trades, page after page."""
         pages = self.pages("/trades", "before", "next_before", instrument=instrument, **query)
         return [trade for page in pages for trade in page["trades"]]
+
+
+# Orders and problems in short
+
+
+def an_order(symbol: str, **fields: object) -> Json:
+    """A buy of 5 at 100 unless told otherwise; None leaves a field out."""
+    order = {"instrument": symbol, "side": "buy", "quantity": "5", "price": "100"} | fields
+    return {name: value for name, value in order.items() if value is not None}
+
+
+def a_market_order(symbol: str, side: str, quantity: str, **fields: object) -> Json:
+    """Of this quantity; other fields as given."""
+    return an_order(symbol, side=side, type="market", quantity=quantity, price=None, **fields)
+
+
+def check_problem(answer: Answer, status: int, code: str, instance: str) -> Json:
+    """The answer is this problem, in the contract's shape; returns it."""
+    assert (answer.status, answer.code) == (status, code), answer
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem.keys() - {"errors"} == PROBLEM_FIELDS
+    assert problem["status"] == status
+    assert problem["instance"] == instance
+    assert problem["title"]
+    assert problem["detail"]
+    for error in problem.get("errors", []):
+        assert error.keys() == {"field", "code", "detail"}
+    return problem
+
+
+def codes_by_field(problem: Json) -> dict[str, str]:
+    """Field -> code, of a validation error."""
+    return {error["field"]: error["code"] for error in problem["errors"]}
 
 
 # Many at one instant
@@ -197,6 +271,16 @@ def number_of(order_id: str) -> int:
     return int(order_id[-NUMBER_DIGITS:])
 
 
+def _text(units: int | None) -> str | None:
+    return None if units is None else str(units)
+
+
+def moment(time_us: int) -> str:
+    """RFC 3339 with microseconds."""
+    instant = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)
+    return instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def order_body(symbol: str, place: Place) -> Json:
     """The body of POST /orders; the idempotency key travels in it, too."""
     body: Json = {
@@ -206,10 +290,14 @@ def order_body(symbol: str, place: Place) -> Json:
         "type": place.type,
         "time_in_force": place.time_in_force,
         "quantity": str(place.quantity_lots),
-        "price": None if place.price_ticks is None else str(place.price_ticks),
+        "price": _text(place.price_ticks),
         "post_only": place.post_only,
         "client_order_id": place.client_order_id,
         "idempotency_key": place.idempotency_key,
+        "stop_price": _text(place.stop_price_ticks),
+        "display_quantity": _text(place.display_lots),
+        "expires_at": None if place.expires_us is None else moment(place.expires_us),
+        "self_trade_prevention": place.self_trade_prevention,
     }
     return {name: value for name, value in body.items() if value is not None}
 
@@ -224,7 +312,11 @@ def order_words(symbol: str, order: reference.Order) -> Json:
         "type": order.type,
         "time_in_force": order.time_in_force,
         "post_only": order.post_only,
-        "price": None if order.price_ticks is None else str(order.price_ticks),
+        "price": _text(order.price_ticks),
+        "stop_price": _text(order.stop_price_ticks),
+        "display_quantity": _text(order.display_lots),
+        "expires_at": None if order.expires_us is None else moment(order.expires_us),
+        "self_trade_prevention": order.self_trade_prevention,
         "quantity": str(order.quantity_lots),
         "filled_quantity": str(order.filled_lots),
         "remaining_quantity": str(order.remaining_lots),
@@ -303,6 +395,17 @@ class RestVenue:
         answer = self.api.cancel(order_id(self.symbol, number))
         assert answer.status in (200, 404, 409), answer
         return answer.status == 200
+
+    def amend(self, number: int, quantity_lots: int) -> bool:
+        """See `tests.truth.Venue`."""
+        answer = self.api.amend(order_id(self.symbol, number), quantity=str(quantity_lots))
+        assert answer.status in (200, 404, 409), answer
+        return answer.status == 200
+
+    def standing(self, number: int) -> Standing:
+        """See `tests.truth.Venue`."""
+        order = self.api.order(order_id(self.symbol, number))
+        return Standing(int(order["quantity"]), int(order["filled_quantity"]), order["reason"])
 
     def queue(self, side: Side) -> list[tuple[int, int, int]]:
         """(price, remaining, number), best first; the order numbers tell who came first."""

@@ -10,13 +10,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from tests.commands import SIDES, Place, Side, TimeInForce
+from tests.commands import SIDES, Place, SelfTradePrevention, Side, TimeInForce
 
 DATA = Path(__file__).parent / "data" / "truth"
 # The files' origin, where a checkout has it beside itself; the copies in DATA are complete.
 SHARED = Path(__file__).parents[2] / "shared" / "truth"
 
-FEATURES = frozenset({"limit", "market", "ioc", "fok", "cancel", "replace"})
+# Binance's words for the modes of self-trade prevention.
+PREVENTIONS: dict[str, SelfTradePrevention] = {
+    "NONE": "none",
+    "EXPIRE_TAKER": "cancel_newest",
+    "EXPIRE_MAKER": "cancel_oldest",
+    "EXPIRE_BOTH": "cancel_both",
+    "DECREMENT": "decrement",
+}
+FEATURES = frozenset({"limit", "market", "ioc", "fok", "cancel", "replace", "amend"}) | {
+    f"stp:{mode}" for mode in PREVENTIONS
+}
 CHECKS = frozenset({"trades", "found", "book", "resting", "best_changes", "expect"})
 ABOUT = frozenset({"case", "source", "needs", "steps"})
 TIMES_IN_FORCE: dict[str, TimeInForce] = {"GTC": "gtc", "IOC": "ioc", "FOK": "fok"}
@@ -37,6 +47,14 @@ class Taken(NamedTuple):
     fills: list[Fill]
 
 
+class Standing(NamedTuple):
+    """An order as it stands."""
+
+    quantity_lots: int
+    filled_lots: int
+    reason: str | None
+
+
 class Venue(Protocol):
     """A fresh, empty book of one instrument with tick 1 and lot 1."""
 
@@ -45,6 +63,12 @@ class Venue(Protocol):
 
     def cancel(self, number: int) -> bool:
         """Whether the order was open, and so was cancelled."""
+
+    def amend(self, number: int, quantity_lots: int) -> bool:
+        """Gives the order a smaller quantity; whether it was open."""
+
+    def standing(self, number: int) -> Standing:
+        """Any order, also one that is over."""
 
     def queue(self, side: Side) -> list[tuple[int, int, int]]:
         """(price, remaining, number) best first, first come first."""
@@ -79,13 +103,21 @@ class Step:
         """A new order that carries the step's id as its client_order_id."""
         assert self.op == "new"
         assert self.side is not None
-        assert self.stp == "NONE", f"self-trade prevention is not spoken yet: {self}"
+        place = Place(
+            self.user,
+            self.side,
+            "market",
+            "ioc",
+            self.qty,
+            client_order_id=self.id,
+            self_trade_prevention=PREVENTIONS[self.stp],
+        )
         if self.type == "market":
-            return Place(self.user, self.side, "market", "ioc", self.qty, client_order_id=self.id)
+            return place
         assert self.type == "limit"
         assert self.tif is not None
         tif = TIMES_IN_FORCE[self.tif]
-        return Place(self.user, self.side, "limit", tif, self.qty, self.px, client_order_id=self.id)
+        return replace(place, type="limit", time_in_force=tif, price_ticks=self.px)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +177,9 @@ def load_flash1(path: Path) -> list[FlashRow]:
 
 def needs_supported(case: Case, features: Collection[str] = FEATURES) -> bool:
     """Whether a book with these features can play the case. Self-trade prevention is `stp:<MODE>`
-    in Binance's words; stp:NONE asks for nothing.
+    in Binance's words.
     """
-    return all(need in features or need == "stp:NONE" for need in case.needs)
+    return case.needs <= frozenset(features)
 
 
 def _with_shared(pattern: str) -> list[Path]:
@@ -222,6 +254,22 @@ class Session:
         self.found.append(taken is not None)
         return None if taken is None else self._note(place, taken)
 
+    def amend(self, order_id: str, quantity_lots: int) -> None:
+        """To a smaller quantity."""
+        number = self._numbers.get(order_id)
+        self.found.append(number is not None and self.venue.amend(number, quantity_lots))
+        if self.found[-1]:
+            terms = self.placed[order_id]
+            self.placed[order_id] = replace(terms, quantity_lots=quantity_lots)
+
+    def prevented(self, order_id: str) -> int:
+        """Lots that self-trade prevention took from the order: off its quantity, or its rest."""
+        standing = self.venue.standing(self._numbers[order_id])
+        taken_off = self.placed[order_id].quantity_lots - standing.quantity_lots
+        if standing.reason == "self_trade_prevented":
+            return taken_off + standing.quantity_lots - standing.filled_lots
+        return taken_off
+
     def queue(self, side: Side) -> list[tuple[int, int, str]]:
         """(price, remaining, id) best first, first come first."""
         return [(price, lots, self._ids[number]) for price, lots, number in self.venue.queue(side)]
@@ -288,8 +336,10 @@ def _play(session: Session, step: Step) -> None:
     elif step.op == "replace":
         terms = session.placed[step.id]
         session.replace(replace(terms, price_ticks=step.px, quantity_lots=step.qty))
+    elif step.op == "amend":
+        session.amend(step.id, step.qty)
     else:
-        raise ValueError(f"no venue can do this step yet: {step}")
+        raise ValueError(f"no venue can do this step: {step}")
 
 
 def _id_of(place: Place) -> str:
@@ -309,14 +359,14 @@ def _resting(session: Session) -> list[str]:
 
 
 def _expect(session: Session) -> dict[str, dict[str, object]]:
-    """Nothing here prevents a self-trade yet, so nothing is ever prevented."""
     resting = set(_resting(session))
     outcomes: dict[str, dict[str, object]] = {}
     for order_id, place in session.placed.items():
         executed = sum(lots for *both, _, lots in session.trades if order_id in both)
         over = "filled" if executed == place.quantity_lots else "gone"
         state = "resting" if order_id in resting else over
-        outcomes[order_id] = {"executed": executed, "prevented": 0, "state": state}
+        prevented = session.prevented(order_id)
+        outcomes[order_id] = {"executed": executed, "prevented": prevented, "state": state}
     return outcomes
 
 

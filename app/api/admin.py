@@ -1,91 +1,111 @@
-"""REST for operators: listing an instrument, live at once in every process."""
-
-from decimal import Decimal
+"""REST for operators: listing an instrument, changing its rules, kill switches. All is live at once
+in every process.
+"""
 
 import msgspec
 from flask import Blueprint, Response, request
 
-from app.api.bodies import decimal_text
-from app.api.http import json_response, read_body
-from app.api.listing import MAX_INSTRUMENTS, Listing, TooManyInstruments
-from app.api.market import instrument_view
-from app.api.problems import FieldError, Problem, body_problem, invalid
-from app.domain.instruments import (
-    Instrument,
-    InvalidInstrument,
-    InvalidNumber,
-    list_instrument,
-    parse_decimal,
+from app.api.http import REQUEST_ID_KEY, json_response, read_body
+from app.api.instrument_bodies import (
+    KillSwitchBody,
+    NewInstrument,
+    read_instrument,
+    read_kill_switch,
+    read_rule_changes,
 )
+from app.api.listing import MAX_INSTRUMENTS, Added, BookMissing, Listing, TooManyInstruments
+from app.api.market import instrument_view
+from app.api.markets import Markets
+from app.api.mass_cancels import MassCancel, MassCancels, Swept
+from app.api.outcomes import log
+from app.api.problems import Problem, refused, safe_to_repeat
+from app.domain.instruments import Market
+from app.domain.refusals import Reason, Refusal
+from app.engine.book import Books
+from app.engine.commands import Refused
+from app.engine.executor import OutcomeUnknown
+from app.engine.reads import BookReads
 from app.logs import logger
 from app.persistence.instruments import InstrumentDiffers
 
-NUMBERS = ("tick_size", "lot_size", "max_price", "max_quantity")
 
-
-class InstrumentBody(msgspec.Struct, forbid_unknown_fields=True):
-    """An instrument as operators send it."""
-
-    symbol: str
-    tick_size: msgspec.Raw
-    lot_size: msgspec.Raw
-    max_price: msgspec.Raw = msgspec.Raw(b"null")
-    max_quantity: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_DECODER = msgspec.json.Decoder(InstrumentBody)
-
-
-def admin_blueprint(listing: Listing) -> Blueprint:
+def admin_blueprint(
+    listing: Listing, books: Books, reads: BookReads, markets: Markets, cancels: MassCancels
+) -> Blueprint:
     """Routes under `/admin`."""
     blueprint = Blueprint("admin", __name__)
 
     @blueprint.post("/admin/instruments")
     def list_new() -> Response:
-        instrument = _read_instrument(read_body(request.environ))
-        try:
-            is_new = listing.add(instrument)
-        except InstrumentDiffers as error:
-            detail = f"{instrument.symbol} is listed with other values"
-            raise Problem(409, "instrument_exists", detail) from error
-        except TooManyInstruments as error:
-            detail = f"at most {MAX_INSTRUMENTS} instruments are listed"
-            raise Problem(422, "too_many_instruments", detail) from error
+        instrument, rules = wanted = read_instrument(read_body(request.environ))
+        (stored, _), is_new = _add(listing, wanted)
         logger.info("instrument listed", extra={"symbol": instrument.symbol, "new": is_new})
-        return json_response(instrument_view(instrument), 201 if is_new else 200)
+        # Rules that changed since it was listed may still be on their way to Postgres.
+        current = reads.rules([stored.symbol]).get(stored.symbol, rules)
+        return json_response(instrument_view(Market(stored), current), 201 if is_new else 200)
+
+    @blueprint.patch("/admin/instruments/<symbol>")
+    def change_rules(symbol: str) -> Response:
+        market = markets.require(symbol)
+        changes = read_rule_changes(read_body(request.environ), market)
+        try:
+            rules = listing.change_rules(symbol, changes)
+        except BookMissing as error:
+            raise refused(Refusal.BOOK_MISSING) from error
+        except OutcomeUnknown as error:
+            raise safe_to_repeat(error) from error
+        view = instrument_view(market, rules)
+        logger.info("rules changed", extra={"symbol": symbol, "rules": view})
+        return json_response(view)
+
+    @blueprint.post("/admin/kill-switch")
+    def throw_kill_switch() -> Response:
+        wanted = read_kill_switch(read_body(request.environ))
+        try:
+            if wanted.instrument is None:
+                symbols = _throw_everywhere(books, reads, wanted)
+            else:
+                symbols = [markets.require(wanted.instrument).symbol]
+                books.set_kill_switch(symbols[0], wanted.client_id, engaged=wanted.engaged)
+            swept = _cancel_open_orders(wanted, cancels)
+        except OutcomeUnknown as error:
+            raise safe_to_repeat(error) from error
+        told = {"client_id": wanted.client_id, "engaged": wanted.engaged, "instruments": symbols}
+        log("kill switch thrown", request.environ[REQUEST_ID_KEY], **told)
+        return json_response(told | msgspec.structs.asdict(swept))
 
     return blueprint
 
 
-def _read_instrument(body: bytes) -> Instrument:
+def _add(listing: Listing, wanted: NewInstrument) -> Added:
     try:
-        wanted = _DECODER.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise body_problem(error) from error
-    errors: list[FieldError] = []
-    sizes = {name: _number(name, getattr(wanted, name), errors) for name in NUMBERS}
-    tick_size, lot_size = sizes["tick_size"], sizes["lot_size"]
-    wrong = {error.field for error in errors}
-    errors += [
-        FieldError(name, "required", "must be given")
-        for name in ("tick_size", "lot_size")
-        if sizes[name] is None and name not in wrong
-    ]
-    if errors or tick_size is None or lot_size is None:
-        raise invalid(errors)
-    try:
-        return list_instrument(
-            wanted.symbol, tick_size, lot_size, sizes["max_price"], sizes["max_quantity"]
-        )
-    except InvalidInstrument as error:
-        raise invalid([FieldError(error.field, "invalid_value", error.detail)]) from error
+        return listing.add(wanted)
+    except InstrumentDiffers as error:
+        detail = f"{wanted.instrument.symbol} is listed with other values"
+        raise Problem(409, "instrument_exists", detail) from error
+    except TooManyInstruments as error:
+        detail = f"at most {MAX_INSTRUMENTS} instruments are listed"
+        raise Problem(422, "too_many_instruments", detail) from error
 
 
-def _number(name: str, raw: msgspec.Raw, errors: list[FieldError]) -> Decimal | None:
-    if bytes(raw) == b"null":
-        return None
-    try:
-        return parse_decimal(decimal_text(raw))
-    except InvalidNumber as error:
-        errors.append(FieldError(name, error.code, error.detail))
-        return None
+def _throw_everywhere(books: Books, reads: BookReads, wanted: KillSwitchBody) -> list[str]:
+    """On every instrument that has a book, without which nobody trades it anyway; their symbols."""
+    thrown = []
+    for instrument in reads.instruments():
+        try:
+            books.set_kill_switch(instrument.symbol, wanted.client_id, engaged=wanted.engaged)
+        except Refused as error:
+            logger.warning("no kill switch", extra={"symbol": instrument.symbol, "why": str(error)})
+        else:
+            thrown.append(instrument.symbol)
+    return thrown
+
+
+def _cancel_open_orders(wanted: KillSwitchBody, cancels: MassCancels) -> Swept:
+    """Where that was wished: after the switch, so that no order slips in between."""
+    if not wanted.cancel_open_orders:
+        return Swept([], complete=True, halted=[])
+    request_id = request.environ[REQUEST_ID_KEY]
+    return cancels.run(
+        MassCancel(wanted.client_id, wanted.instrument, None, Reason.KILL_SWITCH, request_id)
+    )

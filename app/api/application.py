@@ -9,7 +9,10 @@ from redis.retry import Retry
 
 from app.api import problems
 from app.api.admin import admin_blueprint
+from app.api.batches import Batches
+from app.api.client_orders import client_orders_blueprint
 from app.api.commands import OrderEntry, answering
+from app.api.disconnects import Disconnects
 from app.api.flask_app import LeanFlask
 from app.api.health import health_blueprint
 from app.api.history import History
@@ -17,9 +20,11 @@ from app.api.http import RequestIds
 from app.api.listing import Listing
 from app.api.market import market_blueprint
 from app.api.markets import Markets
+from app.api.mass_cancels import MassCancels
 from app.api.orders import orders_blueprint
 from app.api.origins import SameOrigin
-from app.api.stream import stream_blueprint
+from app.api.outcomes import Outcomes
+from app.api.stream import Commands, stream_blueprint
 from app.config import Settings, is_loopback
 from app.embedded.stores import Stores, find_stores
 from app.engine.book import Books
@@ -64,7 +69,16 @@ def build(settings: Settings, stores: Stores) -> Flask:
     pool = open_pool(stores.database_url)
     queries = Queries(pool)
     markets = Markets(reads)
-    entry = OrderEntry(books, reads, queries, markets)
+    outcomes = Outcomes(reads, queries)
+    entry = OrderEntry(books, reads, queries, markets, outcomes)
+    batches = Batches(books, markets, outcomes)
+    cancels = MassCancels(books, reads)
+    commands = Commands(
+        answering(entry.place),
+        answering(entry.amend),
+        answering(entry.cancel),
+        Disconnects(cancels).keep,
+    )
     history = History(reads, queries, markets)
     hub = Hub(connect_feed(stores.redis_url))
     listing = Listing(books, reads, stores.database_url)
@@ -73,13 +87,12 @@ def build(settings: Settings, stores: Stores) -> Flask:
     app = LeanFlask("crossbook", static_folder=None)
     app.extensions |= {"hub": hub, "pool": pool}  # what has to be told when the process ends
     problems.register(app)
-    app.register_blueprint(orders_blueprint(entry, history))
+    app.register_blueprint(orders_blueprint(entry, batches, history))
+    app.register_blueprint(client_orders_blueprint(books, markets, cancels))
     app.register_blueprint(market_blueprint(books, reads, markets, history))
-    app.register_blueprint(admin_blueprint(listing))
+    app.register_blueprint(admin_blueprint(listing, books, reads, markets, cancels))
     app.register_blueprint(health_blueprint(reads, queries))
-    app.register_blueprint(
-        stream_blueprint(hub, answering(entry.place), answering(entry.cancel), markets.find)
-    )
+    app.register_blueprint(stream_blueprint(hub, commands, markets.find))
     same_origin = SameOrigin(app.wsgi_app, loopback_only=is_loopback(settings.host))
     app.wsgi_app = RequestIds(same_origin)  # type: ignore[method-assign]
     return app

@@ -1,29 +1,36 @@
-"""From the bytes of an order to a checked order in ticks and lots.
+"""From the bytes of an order or an amendment to a checked one in ticks and lots.
 
 Decodes straight into a typed struct; prices and quantities stay text until they are exact integers.
 Collects every wrong field. Knows the instruments, not the book.
 """
 
-import re
 from base64 import b64encode
 from hashlib import blake2b
 from typing import Literal
 
 import msgspec
 
+from app.api.fields import (
+    ABSENT,
+    MAX_ID_CHARACTERS,
+    MAX_KEY_CHARACTERS,
+    Errors,
+    is_given,
+    read_text,
+    read_time,
+    read_units,
+)
 from app.api.http import MAX_BODY_BYTES
 from app.api.problems import FieldError, Problem, body_problem, invalid
-from app.domain.instruments import InvalidNumber, Market, Scale, parse_decimal
-from app.domain.orders import OrderType, TimeInForce
-from app.engine.book import NewOrder
+from app.domain.instruments import Market, Scale
+from app.domain.orders import STOPS, OrderType, TimeInForce
+from app.engine.commands import Amendment, NewOrder, Target
 
-MAX_ID_CHARACTERS = 64
-MAX_KEY_CHARACTERS = 128
 ANONYMOUS = "anonymous"
-
-_TEXT = re.compile(r"[!-{}~](?:[ -{}~]*[!-{}~])?")
-"""Printable ASCII without `|`, which separates the fields of a record."""
-_NOT_YET = "not available yet"
+PRICED = frozenset({OrderType.LIMIT, OrderType.STOP_LIMIT})
+"""Types with a limit price."""
+RESTING = frozenset({TimeInForce.GTC, TimeInForce.GTD})
+"""Times in force of orders that may rest."""
 
 
 class OrderBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -34,12 +41,12 @@ class OrderBody(msgspec.Struct, forbid_unknown_fields=True):
     quantity: msgspec.Raw
     type: Literal["limit", "market", "stop", "stop_limit"] = "limit"
     client_id: str | None = None
-    price: msgspec.Raw = msgspec.Raw(b"null")
-    stop_price: msgspec.Raw = msgspec.Raw(b"null")
+    price: msgspec.Raw = ABSENT
+    stop_price: msgspec.Raw = ABSENT
     time_in_force: Literal["gtc", "ioc", "fok", "gtd"] | None = None
     expires_at: str | None = None
     post_only: bool = False
-    display_quantity: msgspec.Raw = msgspec.Raw(b"null")
+    display_quantity: msgspec.Raw = ABSENT
     self_trade_prevention: Literal[
         "none", "cancel_newest", "cancel_oldest", "cancel_both", "decrement"
     ] = "none"
@@ -47,7 +54,16 @@ class OrderBody(msgspec.Struct, forbid_unknown_fields=True):
     idempotency_key: str | None = None
 
 
-_DECODER = msgspec.json.Decoder(OrderBody)
+class Changes(msgspec.Struct, forbid_unknown_fields=True):
+    """What is to become of an open order, as clients send it; what is left out stays."""
+
+    price: msgspec.Raw = ABSENT
+    quantity: msgspec.Raw = ABSENT
+    stop_price: msgspec.Raw = ABSENT
+
+
+_ORDER_DECODER = msgspec.json.Decoder(OrderBody)
+_CHANGES_DECODER = msgspec.json.Decoder(Changes)
 
 
 def decode_order(body: bytes) -> OrderBody:
@@ -59,7 +75,19 @@ def decode_order(body: bytes) -> OrderBody:
     if len(body) > MAX_BODY_BYTES:
         raise Problem(413, "body_too_large", f"an order has at most {MAX_BODY_BYTES} bytes")
     try:
-        return _DECODER.decode(body)
+        return _ORDER_DECODER.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise body_problem(error) from error
+
+
+def decode_changes(body: bytes) -> Changes:
+    """Read an amendment's JSON.
+
+    Raises:
+        Problem: 400 `malformed_json` or `validation_failed`.
+    """
+    try:
+        return _CHANGES_DECODER.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise body_problem(error) from error
 
@@ -72,101 +100,118 @@ def check_order(body: OrderBody, market: Market, header_key: str | None) -> NewO
     Raises:
         Problem: 400 `validation_failed` naming every wrong field.
     """
-    errors: list[FieldError] = []
-    kind = OrderType.MARKET if body.type == "market" else OrderType.LIMIT
-    tif = body.time_in_force or ("ioc" if kind == OrderType.MARKET else "gtc")
-    _check_combination(body, tif, errors)
-    quantity = _units(body.quantity, market.quantity, "quantity", "lot", errors)
-    price = _limit_price(body, market, errors)
+    errors: Errors = []
+    kind = OrderType(body.type)
+    tif = TimeInForce(body.time_in_force or ("ioc" if kind == OrderType.MARKET else "gtc"))
+    _check_combination(body, kind, tif, errors)
+    quantity = read_units("quantity", body.quantity, market.quantity, "lot", errors)
     key = _idempotency_key(body.idempotency_key, header_key, errors)
-    client = _text("client_id", body.client_id, MAX_ID_CHARACTERS, errors) or ANONYMOUS
-    client_order_id = _text("client_order_id", body.client_order_id, MAX_ID_CHARACTERS, errors)
-    if errors or quantity is None:
-        raise invalid(errors)
+    may_show_less = kind in PRICED and tif in RESTING
     order = NewOrder(
         side=body.side,
         type=kind,
         time_in_force=tif,
-        price_ticks=price,
-        quantity_lots=quantity,
+        price_ticks=_price("price", body.price, market.price, errors, needed=kind in PRICED),
+        quantity_lots=quantity or 0,
         post_only=body.post_only,
-        client_id=client,
-        client_order_id=client_order_id,
+        client_id=read_text("client_id", body.client_id, MAX_ID_CHARACTERS, errors) or ANONYMOUS,
+        client_order_id=read_text(
+            "client_order_id", body.client_order_id, MAX_ID_CHARACTERS, errors
+        ),
         idempotency_key=key,
+        stop_price_ticks=_price(
+            "stop_price", body.stop_price, market.price, errors, needed=kind in STOPS
+        ),
+        display_lots=_display(
+            body.display_quantity, market, quantity, errors, allowed=may_show_less
+        ),
+        expires_us=_expiry(body, tif, errors),
+        self_trade_prevention=body.self_trade_prevention,
     )
+    if errors:
+        raise invalid(errors)
     return msgspec.structs.replace(order, fingerprint=_fingerprint(order)) if key else order
 
 
-def _check_combination(body: OrderBody, tif: str, errors: list[FieldError]) -> None:
-    if body.type in ("stop", "stop_limit"):
-        errors.append(FieldError("type", "not_supported", _NOT_YET))
-    if tif == "gtd":
-        errors.append(FieldError("time_in_force", "not_supported", _NOT_YET))
-    if body.self_trade_prevention != "none":
-        errors.append(FieldError("self_trade_prevention", "not_supported", _NOT_YET))
-    errors.extend(
-        FieldError(field, "not_supported", _NOT_YET)
-        for field in ("stop_price", "display_quantity")
-        if bytes(getattr(body, field)) != b"null"
-    )
-    if body.expires_at is not None:
-        errors.append(FieldError("expires_at", "not_supported", _NOT_YET))
-    if body.type == "market" and tif == TimeInForce.GTC:
-        errors.append(FieldError("time_in_force", "invalid_value", "a market order cannot rest"))
-    if body.post_only and (body.type == "market" or tif in ("ioc", "fok")):
-        errors.append(FieldError("post_only", "invalid_value", "only for an order that may rest"))
-
-
-def _limit_price(body: OrderBody, market: Market, errors: list[FieldError]) -> int | None:
-    given = bytes(body.price) != b"null"
-    if body.type == "market":
-        if given:
-            errors.append(FieldError("price", "not_allowed", "a market order has no price"))
-        return None
-    if not given:
-        errors.append(FieldError("price", "required", "a limit order has a price"))
-        return None
-    return _units(body.price, market.price, "price", "tick", errors)
-
-
-def _units(
-    raw: msgspec.Raw, scale: Scale, field: str, step: str, errors: list[FieldError]
-) -> int | None:
-    try:
-        return scale.to_units(parse_decimal(decimal_text(raw)), step)
-    except InvalidNumber as error:
-        errors.append(FieldError(field, error.code, error.detail))
-        return None
-
-
-def decimal_text(raw: msgspec.Raw) -> str:
-    """The digits of a JSON string or number, as they were sent.
+def check_changes(changes: Changes, target: Target, market: Market) -> Amendment:
+    """Check an amendment against its instrument and turn it into ticks and lots.
 
     Raises:
-        InvalidNumber: `invalid_type`: it is neither.
+        Problem: 400 `validation_failed` naming every wrong field, or that there is none.
     """
-    text = bytes(raw).decode(errors="replace")  # what is no UTF-8 is no number either
-    if len(text) > 1 and text[0] == text[-1] == '"':
-        return text[1:-1]
-    if text[:1] not in "-0123456789":
-        raise InvalidNumber("invalid_type", "a decimal, as string or number")
-    return text
+    errors: Errors = []
+    amendment = Amendment(
+        target=target,
+        price_ticks=_change("price", changes.price, market.price, "tick", errors),
+        quantity_lots=_change("quantity", changes.quantity, market.quantity, "lot", errors),
+        stop_price_ticks=_change("stop_price", changes.stop_price, market.price, "tick", errors),
+    )
+    if not any(map(is_given, (changes.price, changes.quantity, changes.stop_price))):
+        errors.append(FieldError("body", "required", "price, quantity or stop_price must be given"))
+    if errors:
+        raise invalid(errors)
+    return amendment
 
 
-def _text(field: str, value: str | None, most: int, errors: list[FieldError]) -> str:
-    if value is None:
-        return ""
-    if len(value) > most or not _TEXT.fullmatch(value):
-        detail = f"1 to {most} printable ASCII characters without `|` and outer spaces"
-        errors.append(FieldError(field, "invalid_text", detail))
-    return value
+def _change(field: str, raw: msgspec.Raw, scale: Scale, step: str, errors: Errors) -> int | None:
+    return read_units(field, raw, scale, step, errors) if is_given(raw) else None
 
 
-def _idempotency_key(in_body: str | None, in_header: str | None, errors: list[FieldError]) -> str:
+def _check_combination(body: OrderBody, kind: OrderType, tif: TimeInForce, errors: Errors) -> None:
+    """Fields that are good in themselves, and not together."""
+    if kind == OrderType.MARKET and tif in RESTING:
+        errors.append(FieldError("time_in_force", "invalid_value", "a market order cannot rest"))
+    if body.post_only and (kind != OrderType.LIMIT or tif not in RESTING):
+        detail = "only for a limit order that may rest"
+        errors.append(FieldError("post_only", "invalid_value", detail))
+
+
+def _price(
+    field: str, raw: msgspec.Raw, scale: Scale, errors: Errors, *, needed: bool
+) -> int | None:
+    """A price that the order's type either needs or cannot have."""
+    if needed and is_given(raw):
+        return read_units(field, raw, scale, "tick", errors)
+    if needed:
+        errors.append(FieldError(field, "required", "an order of this type has one"))
+    elif is_given(raw):
+        errors.append(FieldError(field, "not_allowed", "an order of this type has none"))
+    return None
+
+
+def _display(
+    raw: msgspec.Raw, market: Market, quantity: int | None, errors: Errors, *, allowed: bool
+) -> int | None:
+    """What an iceberg shows; None of other orders."""
+    if not is_given(raw):
+        return None
+    if not allowed:
+        detail = "only for an order with a price that may rest"
+        errors.append(FieldError("display_quantity", "not_allowed", detail))
+        return None
+    display = read_units("display_quantity", raw, market.quantity, "lot", errors)
+    if display is not None and quantity is not None and display > quantity:
+        detail = "must not exceed the quantity"
+        errors.append(FieldError("display_quantity", "out_of_range", detail))
+    return display
+
+
+def _expiry(body: OrderBody, tif: TimeInForce, errors: Errors) -> int | None:
+    needed = tif == TimeInForce.GTD
+    if needed and body.expires_at is not None:
+        return read_time("expires_at", body.expires_at, errors)
+    if needed:
+        errors.append(FieldError("expires_at", "required", "with time_in_force gtd"))
+    elif body.expires_at is not None:
+        errors.append(FieldError("expires_at", "not_allowed", "only with time_in_force gtd"))
+    return None
+
+
+def _idempotency_key(in_body: str | None, in_header: str | None, errors: Errors) -> str:
     if in_body is not None and in_header is not None and in_body != in_header:
         errors.append(FieldError("idempotency_key", "conflict", "differs from Idempotency-Key"))
     value = in_header if in_body is None else in_body
-    return _text("idempotency_key", value, MAX_KEY_CHARACTERS, errors)
+    return read_text("idempotency_key", value, MAX_KEY_CHARACTERS, errors)
 
 
 def _fingerprint(order: NewOrder) -> str:

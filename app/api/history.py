@@ -14,7 +14,7 @@ from app.api.markets import Markets
 from app.api.problems import FieldError, invalid
 from app.domain.events import Trade, trade_id
 from app.domain.instruments import Market
-from app.domain.orders import RESTING, OrderRecord
+from app.domain.orders import OPEN, OrderRecord
 from app.domain.views import View, order_view, trade_view
 from app.engine.reads import BookReads
 from app.persistence.queries import (
@@ -91,7 +91,7 @@ class History:
         limit = whole_number(query, "limit", DEFAULT_PAGE, MAX_PAGE)
         before = _parse_cursor(query.get("cursor"))
         symbols = self._symbols(wanted.instrument)
-        if wanted.client_id is not None and status in RESTING:
+        if wanted.client_id is not None and status in OPEN:
             page, following = self._open_page(symbols, wanted, limit, before)
         else:
             page, following = self._full_page(symbols, wanted, limit, before)

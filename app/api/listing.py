@@ -5,17 +5,25 @@ a book. The order matters: it is how a Redis that lost its data is told from a n
 from dataclasses import dataclass
 from threading import Thread
 from time import sleep
+from typing import NamedTuple
 
+import msgspec
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from app.domain.instruments import Instrument
+from app.api.instrument_bodies import NewInstrument, RuleChanges
+from app.domain.rules import Rules
 from app.engine.book import Books
 from app.engine.executor import EngineUnavailable
 from app.engine.reads import BookReads
 from app.logs import logger
 from app.persistence.connections import BoundedConnection
-from app.persistence.instruments import positions, store_instrument, stored_instruments
+from app.persistence.instruments import (
+    Listed,
+    positions,
+    store_instrument,
+    stored_instruments,
+)
 from app.persistence.queries import DatabaseUnavailable
 
 CONNECT_TIMEOUT_S = 5
@@ -28,30 +36,58 @@ class TooManyInstruments(Exception):
     """MAX_INSTRUMENTS are listed already."""
 
 
+class BookMissing(Exception):
+    """Redis holds no book of a listed instrument."""
+
+
+class Added(NamedTuple):
+    """An instrument as it is stored, which may be spelled otherwise than it was sent."""
+
+    listed: Listed
+    is_new: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Lists instruments. One per process."""
+    """Lists instruments and changes their rules. One per process."""
 
     books: Books
     reads: BookReads
     database_url: str
 
-    def add(self, instrument: Instrument) -> bool:
-        """List one instrument, live at once; says whether it is new.
+    def add(self, wanted: NewInstrument) -> Added:
+        """List one instrument, live at once.
 
         Raises:
             InstrumentDiffers: listed already, with other values. TooManyInstruments.
             DatabaseUnavailable, EngineUnavailable: nothing was done, or the same call completes it.
         """
+        symbol = wanted.instrument.symbol
         try:
             with self._connect() as connection:
-                _check_room(connection, instrument)
-                is_new = store_instrument(connection, instrument)
+                _check_room(connection, symbol)
+                is_new = store_instrument(connection, wanted.instrument, wanted.rules)
+                stored = {each.instrument.symbol: each for each in stored_instruments(connection)}
                 known = positions(connection)
         except psycopg.OperationalError as error:
             raise DatabaseUnavailable(str(error)) from error
-        self._open(instrument, known)
-        return is_new
+        self._open(stored[symbol], known)
+        return Added(stored[symbol], is_new)
+
+    def change_rules(self, symbol: str, changes: RuleChanges) -> Rules:
+        """Change some rules of one instrument, from the next command on; all as they are then.
+
+        Raises:
+            BookMissing. EngineUnavailable: nothing was done, or the same call completes it.
+        """
+        with self.reads.changing_rules():
+            current = self.reads.rules([symbol]).get(symbol)
+            if current is None:
+                raise BookMissing
+            changed = msgspec.structs.replace(current, **changes)
+            if changed != current:
+                self.books.set_rules(symbol, changed)
+        return changed
 
     def start(self) -> None:
         """Open everything that was ever listed; in the background where a server is away."""
@@ -66,9 +102,9 @@ class Listing:
         try:
             with self._connect() as connection:
                 stored, known = stored_instruments(connection), positions(connection)
-            for instrument in stored:
-                self._open(instrument, known)
-            missing = self.reads.without_book([instrument.symbol for instrument in stored])
+            for listed in stored:
+                self._open(listed, known)
+            missing = self.reads.without_book([listed.instrument.symbol for listed in stored])
         except (psycopg.OperationalError, EngineUnavailable) as error:
             logger.warning("instruments cannot be opened yet", extra={"error": repr(error)})
             return False
@@ -76,20 +112,20 @@ class Listing:
             logger.error("Redis has lost books", extra={"instruments": missing})
         return True
 
-    def _open(self, instrument: Instrument, known: dict[str, int]) -> None:
+    def _open(self, listed: Listed, known: dict[str, int]) -> None:
         """Announce an instrument and give it a book, but never an empty one in place of one that
         Redis has lost: then it stays missing, orders are refused, and /readyz names it.
         """
-        self.reads.announce(instrument)
-        if known.get(instrument.symbol, 0) == 0:
-            self.books.open(instrument.symbol)
+        self.reads.announce(listed.instrument)
+        if known.get(listed.instrument.symbol, 0) == 0:
+            self.books.open(listed.instrument.symbol, listed.rules)
 
     def _connect(self) -> psycopg.Connection:
         conninfo = make_conninfo(self.database_url, connect_timeout=CONNECT_TIMEOUT_S)
         return BoundedConnection.connect(conninfo, application_name="crossbook listing")
 
 
-def _check_room(connection: psycopg.Connection, instrument: Instrument) -> None:
-    listed = {known.symbol for known in stored_instruments(connection)}
-    if instrument.symbol not in listed and len(listed) >= MAX_INSTRUMENTS:
+def _check_room(connection: psycopg.Connection, symbol: str) -> None:
+    listed = {known.instrument.symbol for known in stored_instruments(connection)}
+    if symbol not in listed and len(listed) >= MAX_INSTRUMENTS:
         raise TooManyInstruments

@@ -7,13 +7,17 @@ from flask import Blueprint, Response
 from app.api.history import History
 from app.api.http import json_response, read_query, whole_number
 from app.api.markets import Markets
-from app.domain.instruments import Instrument, Market
-from app.domain.views import View
-from app.engine.book import Books, Level
+from app.domain.instruments import Market
+from app.domain.rules import InstrumentStatus, Rules
+from app.domain.views import View, rules_view
+from app.engine.book import Books
+from app.engine.commands import Level
 from app.engine.executor import EngineUnavailable, OutcomeUnknown
 from app.engine.reads import BookReads
 
 DEFAULT_LEVELS, MAX_LEVELS = 50, 1000
+BOOK_MISSING = Rules(status=InstrumentStatus.HALTED)
+"""What is told of an instrument whose book Redis has lost: nobody can trade it."""
 
 
 def market_blueprint(
@@ -48,11 +52,16 @@ def market_blueprint(
     @blueprint.get("/instruments")
     def instruments() -> Response:
         read_query({})
-        return json_response({"instruments": [instrument_view(i) for i in reads.instruments()]})
+        listed = [Market(instrument) for instrument in reads.instruments()]
+        rules = reads.rules(market.symbol for market in listed)
+        views = [instrument_view(m, rules.get(m.symbol, BOOK_MISSING)) for m in listed]
+        return json_response({"instruments": views})
 
     @blueprint.get("/instruments/<symbol>")
     def instrument(symbol: str) -> Response:
-        return json_response(instrument_view(markets.require(symbol).instrument))
+        market = markets.require(symbol)
+        rules = reads.rules([symbol]).get(symbol, BOOK_MISSING)
+        return json_response(instrument_view(market, rules))
 
     return blueprint
 
@@ -70,8 +79,9 @@ def _side_view(market: Market, levels: tuple[Level, ...]) -> list[View]:
     ]
 
 
-def instrument_view(instrument: Instrument) -> View:
-    """An instrument of the contract."""
+def instrument_view(market: Market, rules: Rules) -> View:
+    """An instrument of the contract, with its rules under the names by which they are changed."""
+    instrument, view = market.instrument, rules_view(market, rules)
     return {
         "symbol": instrument.symbol,
         "base": instrument.base,
@@ -80,6 +90,6 @@ def instrument_view(instrument: Instrument) -> View:
         "lot_size": f"{instrument.lot_size:f}",
         "max_price": f"{instrument.max_price:f}",
         "max_quantity": f"{instrument.max_quantity:f}",
-        "status": "open",
-        "fees": {"maker_bps": "0", "taker_bps": "0"},
+        **view,
+        "fees": {"maker_bps": view["maker_fee_bps"], "taker_bps": view["taker_fee_bps"]},
     }

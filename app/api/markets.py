@@ -1,7 +1,9 @@
 """The instruments that this process knows; new ones are found when they are asked for."""
 
-from app.api.problems import Problem
+from app.api.problems import Problem, refused
 from app.domain.instruments import Market
+from app.domain.orders import split_order_id
+from app.domain.refusals import Refusal
 from app.engine.reads import BookReads
 
 
@@ -31,3 +33,15 @@ class Markets:
         if market is None:
             raise Problem(404, "instrument_not_found", f"no instrument {symbol[:32]!r}")
         return market
+
+    def locate(self, order_id: str) -> tuple[Market, int]:
+        """The market and number that an order id names.
+
+        Raises:
+            Problem: 404 `order_not_found` where it cannot be the id of an order.
+        """
+        parts = split_order_id(order_id)
+        market = self.find(parts[0]) if parts else None
+        if parts is None or market is None:
+            raise refused(Refusal.ORDER_NOT_FOUND)
+        return market, parts[1]

@@ -1,10 +1,13 @@
-"""REST for orders: place, read, list, cancel."""
+"""REST for orders: place, read, list, amend, cancel; and many of them in one request."""
 
 from flask import Blueprint, Response, request
 
+from app.api.batches import MAX_BATCH_BYTES, Batches
+from app.api.bodies import decode_changes
 from app.api.commands import OrderEntry
 from app.api.history import History
 from app.api.http import REQUEST_ID_KEY, encoded_response, json_response, read_body, read_query
+from app.api.problems import FieldError, invalid
 from app.domain.views import order_view
 
 LIST_PARAMETERS = dict.fromkeys(
@@ -12,8 +15,8 @@ LIST_PARAMETERS = dict.fromkeys(
 )
 
 
-def orders_blueprint(entry: OrderEntry, history: History) -> Blueprint:
-    """Routes under `/orders`."""
+def orders_blueprint(entry: OrderEntry, batches: Batches, history: History) -> Blueprint:
+    """Routes under `/orders` that are about single orders."""
     blueprint = Blueprint("orders", __name__)
 
     @blueprint.post("/orders")
@@ -26,6 +29,15 @@ def orders_blueprint(entry: OrderEntry, history: History) -> Blueprint:
             response.headers["Idempotent-Replayed"] = "true"
         return response
 
+    @blueprint.post("/orders/batch")
+    def batch() -> Response:
+        environ = request.environ
+        if "HTTP_IDEMPOTENCY_KEY" in environ:
+            detail = "each item of a batch has its own idempotency_key"
+            raise invalid([FieldError("Idempotency-Key", "not_allowed", detail)])
+        body = read_body(environ, MAX_BATCH_BYTES)
+        return encoded_response(batches.run(body, environ[REQUEST_ID_KEY]), 200)
+
     @blueprint.get("/orders")
     def page() -> Response:
         return json_response(history.orders(read_query(LIST_PARAMETERS)))
@@ -34,6 +46,12 @@ def orders_blueprint(entry: OrderEntry, history: History) -> Blueprint:
     def read(order_id: str) -> Response:
         market, order = entry.order(order_id)
         return json_response(order_view(market, order))
+
+    @blueprint.patch("/orders/<order_id>")
+    def amend(order_id: str) -> Response:
+        changes = decode_changes(read_body(request.environ))
+        answer = entry.amend(order_id, changes, request.environ[REQUEST_ID_KEY])
+        return encoded_response(answer.body, answer.status)
 
     @blueprint.delete("/orders/<order_id>")
     @blueprint.post("/orders/<order_id>/cancel")

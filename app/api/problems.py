@@ -11,12 +11,13 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from app.domain.refusals import Refusal
-from app.engine.book import Refused
+from app.engine.commands import Refused
 from app.engine.executor import EngineUnavailable, OutcomeUnknown
 from app.logs import logger
 from app.persistence.queries import DatabaseUnavailable
 
 PROBLEM_JSON = "application/problem+json"
+DATABASE_UNAVAILABLE = "database_unavailable"
 MAX_FIELD_NAME = 64
 """Characters of a client's own field name that an answer and a log line repeat."""
 RETRY_AFTER_S = 1
@@ -69,16 +70,25 @@ class Problem(Exception):
 
 
 REFUSALS: dict[Refusal, tuple[int, str]] = {
-    Refusal.INSTRUMENT_HALTED: (422, "trading in the instrument is halted"),
-    Refusal.BACKLOG_FULL: (503, "too much waits to be stored; cancels pass"),
     Refusal.BOOK_MISSING: (503, "the instrument's book is not in Redis"),
     Refusal.SCHEMA_MISMATCH: (503, "the book was written by another version of Crossbook"),
     Refusal.IDEMPOTENCY_KEY_REUSED: (422, "this idempotency key came with another payload before"),
+    Refusal.BACKLOG_FULL: (503, "too much waits to be stored; cancels pass"),
+    Refusal.INSTRUMENT_HALTED: (422, "trading in the instrument is halted"),
+    Refusal.CANCEL_ONLY: (422, "the instrument takes cancels only"),
+    Refusal.KILL_SWITCH: (422, "the client's kill switch is on; cancels pass"),
+    Refusal.EXPIRES_IN_PAST: (400, "the order would have expired already"),
     Refusal.DUPLICATE_CLIENT_ORDER_ID: (409, "an open order of this client has this id already"),
+    Refusal.RISK_LIMIT: (422, "above the instrument's limit of quantity, notional or open orders"),
+    Refusal.PRICE_BAND: (422, "the price is too far from the last trade's"),
+    Refusal.TRIGGERS_OUTSTANDING: (503, "triggered stops are being carried out; ask again soon"),
+    Refusal.STOP_WOULD_TRIGGER: (422, "the last trade has reached the stop price already"),
     Refusal.POST_ONLY_WOULD_CROSS: (422, "the order would trade at once"),
     Refusal.LEVEL_QUANTITY_OVERFLOW: (422, "no more quantity fits at this price"),
     Refusal.ORDER_NOT_FOUND: (404, "no such order"),
     Refusal.ORDER_NOT_OPEN: (409, "the order is over"),
+    Refusal.NOT_AMENDABLE: (422, "the order has no such price to change"),
+    Refusal.AMEND_BELOW_FILLED: (422, "more than that is filled already"),
 }
 """What the book's refusals mean to a client: HTTP status and words."""
 
@@ -134,7 +144,7 @@ def _away_problem(error: EngineUnavailable | DatabaseUnavailable) -> Problem:
         detail = "Redis stopped answering; whether the command was carried out is not known"
         return Problem(503, "outcome_unknown", detail)
     if isinstance(error, DatabaseUnavailable):
-        code, detail = "database_unavailable", "Postgres does not answer now"
+        code, detail = DATABASE_UNAVAILABLE, "Postgres does not answer now"
     else:
         code, detail = "engine_unavailable", "Redis takes no commands now; nothing was done"
     return Problem(503, code, detail, retry_after_s=RETRY_AFTER_S)

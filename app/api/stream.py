@@ -7,7 +7,7 @@ understands messages. It must not know how either is done.
 import logging
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import msgspec
 from flask import Blueprint, Response, current_app, g, request
@@ -17,6 +17,9 @@ from msgspec import Meta
 from werkzeug.exceptions import BadRequest
 from wsproto.utilities import RemoteProtocolError
 
+from app.api.bodies import Changes
+from app.api.disconnects import Promises
+from app.api.fields import ABSENT, MAX_ID_CHARACTERS, Errors, read_text
 from app.api.problems import Problem
 from app.domain.instruments import Market
 from app.engine.executor import EngineUnavailable
@@ -30,6 +33,8 @@ MESSAGE_BYTES_MAX = 64 * 1024
 """A longer message closes its connection with 1009, as RFC 6455 has it."""
 INSTRUMENTS_MAX = 100
 CHANNELS_MAX = 10
+CLIENTS_MAX = 100
+"""Whose orders may be cancelled when one connection ends."""
 REQUEST_ID_CHARACTERS_MAX = 128
 DETAIL_CHARACTERS_MAX = 300
 INT64_MAX = 2**63 - 1
@@ -61,8 +66,21 @@ class Answer(Protocol):
     def replayed(self) -> bool: ...
 
 
-Place = Callable[[bytes], Answer]
-Cancel = Callable[[str], Answer]
+class Commands(NamedTuple):
+    """What can be asked for over the socket besides market data. All but `disconnected` answer as
+    REST does and are called one at a time for each connection.
+    """
+
+    place: Callable[[bytes], Answer]
+    """Takes an order's JSON."""
+    amend: Callable[[str, Changes], Answer]
+    """Takes an order id and what is to change."""
+    cancel: Callable[[str], Answer]
+    """Takes an order id."""
+    disconnected: Callable[[Promises], None]
+    """Takes what a connection that has ended was promised, if anything."""
+
+
 MarketOf = Callable[[str], Market | None]
 
 
@@ -91,12 +109,26 @@ class _Cancel(_Message, tag="cancel", kw_only=True):
     order_id: str
 
 
+class _Amend(_Message, tag="amend", kw_only=True):
+    order_id: str
+    price: msgspec.Raw = ABSENT
+    quantity: msgspec.Raw = ABSENT
+    stop_price: msgspec.Raw = ABSENT
+
+
+class _CancelOnDisconnect(_Message, tag="cancel_on_disconnect", kw_only=True):
+    client_id: str
+    instruments: Annotated[list[str], Meta(max_length=INSTRUMENTS_MAX)] | None = None
+
+
 class _Ping(_Message, tag="ping", kw_only=True):
     pass
 
 
-_Known = _Subscribe | _Unsubscribe | _Place | _Cancel | _Ping
-_OPS = frozenset({"subscribe", "unsubscribe", "place", "cancel", "ping"})
+_Known = _Subscribe | _Unsubscribe | _Place | _Amend | _Cancel | _CancelOnDisconnect | _Ping
+_OPS = frozenset(
+    ("subscribe", "unsubscribe", "place", "amend", "cancel", "cancel_on_disconnect", "ping")
+)
 _decoder: msgspec.json.Decoder[_Known] = msgspec.json.Decoder(_Known)
 _loose_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _text_decoder = msgspec.json.Decoder(str)
@@ -116,13 +148,13 @@ class _Conversation:
     """Answers the messages of one connection, one after the other."""
 
     def __init__(
-        self, hub: Hub, subscriber: Subscriber, place: Place, cancel: Cancel, market_of: MarketOf
+        self, hub: Hub, subscriber: Subscriber, commands: Commands, market_of: MarketOf
     ) -> None:
         self._hub = hub
         self._subscriber = subscriber
-        self._place = place
-        self._cancel = cancel
+        self._commands = commands
         self._market_of = market_of
+        self._promises: dict[str, list[str] | None] = {}
 
     def answer(self, message: str | bytes) -> None:
         """Answer one message, whatever it is. Never raises."""
@@ -139,6 +171,11 @@ class _Conversation:
             _logger.exception("a message on a WebSocket failed")
             self._refuse("internal_error", "a defect of the server; it was logged", request_id)
 
+    def end(self) -> None:
+        """The connection is over."""
+        if self._promises:
+            self._commands.disconnected(self._promises)
+
     def _refuse(self, code: str, detail: str, request_id: RequestId) -> None:
         short = detail[:DETAIL_CHARACTERS_MAX]
         self._subscriber.offer(error(code, short, **_echo(request_id)))
@@ -153,9 +190,15 @@ class _Conversation:
             case _Unsubscribe():
                 self._unsubscribe(message)
             case _Place():
-                self._respond(message.request_id, self._place(bytes(message.order)))
+                self._respond(message.request_id, self._commands.place(bytes(message.order)))
+            case _Amend():
+                changes = Changes(message.price, message.quantity, message.stop_price)
+                answer = self._commands.amend(message.order_id, changes)
+                self._respond(message.request_id, answer)
             case _Cancel():
-                self._respond(message.request_id, self._cancel(message.order_id))
+                self._respond(message.request_id, self._commands.cancel(message.order_id))
+            case _CancelOnDisconnect():
+                self._promise(message)
             case _Ping():
                 self._reply("pong", message.request_id)
 
@@ -165,6 +208,26 @@ class _Conversation:
             fields["replayed"] = True
         body = msgspec.Raw(answer.body or b"null")
         self._subscriber.offer(frame({"type": "response", **fields, "body": body}))
+
+    def _promise(self, message: _CancelOnDisconnect) -> None:
+        """Note what is to be cancelled at the end; it replaces what was said of this client before,
+        and an empty list of instruments takes it back.
+        """
+        client_id, instruments = message.client_id, message.instruments
+        errors: Errors = []
+        read_text("client_id", client_id, MAX_ID_CHARACTERS, errors)
+        if errors:
+            raise _Refused("invalid_message", f"client_id: {errors[0].detail}")
+        if instruments is not None:
+            instruments = [self._market(each).symbol for each in dict.fromkeys(instruments)]
+        if len(self._promises.keys() | {client_id}) > CLIENTS_MAX:
+            detail = f"at most {CLIENTS_MAX} clients on one connection"
+            raise _Refused("too_many_clients", detail)
+        self._promises[client_id] = instruments
+        if instruments == []:
+            del self._promises[client_id]
+        body = {"client_id": client_id, "instruments": instruments}
+        self._reply("response", message.request_id, status=200, body=body)
 
     def _subscribe(self, message: _Subscribe) -> None:
         channels = _channels(message)
@@ -259,18 +322,17 @@ def _request_id_of(message: str | bytes) -> RequestId:
         return None
 
 
-def stream_blueprint(hub: Hub, place: Place, cancel: Cancel, market_of: MarketOf) -> Blueprint:
-    """The routes of the WebSocket.
-
-    `place` takes an order's JSON, `cancel` an order id; both answer as REST does and are called
-    one at a time for each connection. `market_of` gives the market of a symbol that is listed.
-    """
+def stream_blueprint(hub: Hub, commands: Commands, market_of: MarketOf) -> Blueprint:
+    """The routes of the WebSocket. `market_of` gives the market of a symbol that is listed."""
     blueprint = Blueprint("stream", __name__)
     sock = Sock()
 
     def serve(ws: WebSocket) -> None:
-        conversation = _Conversation(hub, g.subscriber, place, cancel, market_of)
-        Connection(ws, g.guard, g.subscriber).run(conversation.answer)
+        conversation = _Conversation(hub, g.subscriber, commands, market_of)
+        try:
+            Connection(ws, g.guard, g.subscriber).run(conversation.answer)
+        finally:
+            conversation.end()
 
     def admit() -> None:
         try:

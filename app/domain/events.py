@@ -1,22 +1,41 @@
 """Events: one for each accepted command, with all that it changed.
 
 An event is an entry of the stream `{SYMBOL}:events`, a row of the event store, and the input of the
-feed. Its id is `<sequence>-0`. Five text fields, all written by `lua/lib/commit.lua`:
+feed. Its id is `<sequence>-0`. Text fields, all written by `lua/lib/commit.lua`:
 
-    type    place | cancel
+    type    one of EventType
     time    microseconds since 1970 (Redis's clock; never goes back within a book)
     orders  every order that changed, `number|record` a line, the command's own order first
     fills   `maker number,ticks,lots` separated by spaces, in the order of execution
     levels  `bid:ticks=lots` or `ask:ticks=lots`: new totals separated by spaces, 0 when emptied
+    detail  of `rules`, `kill_switch` and `cancel_after` only: what they set; see `Event.detail`
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
 
 import msgspec
 
 from app.domain.orders import OrderRecord, parse_record
 
 EVENT_FIELDS = ("type", "time", "orders", "fills", "levels")
+"""What every event has; `detail` comes after them where there is one."""
+
+
+class EventType(StrEnum):
+    """Kinds of accepted commands, and of what they set off."""
+
+    PLACE = "place"
+    AMEND = "amend"
+    CANCEL = "cancel"
+    MASS_CANCEL = "mass_cancel"
+    TRIGGER = "trigger"
+    """A stop that was triggered, as a taker."""
+    EXPIRE = "expire"
+    CANCEL_AFTER = "cancel_after"
+    """A timer was armed, disarmed, or fired (then with the orders that it cancelled)."""
+    RULES = "rules"
+    KILL_SWITCH = "kill_switch"
 
 
 class Fill(msgspec.Struct, frozen=True):
@@ -58,15 +77,24 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     orders: tuple[OrderRecord, ...]
     fills: tuple[Fill, ...]
     levels: tuple[LevelChange, ...]
+    detail: str = ""
+    """`rules`: `field=value` separated by spaces, of all rules that are set. `kill_switch`:
+    `<client>|1` where it is on now, else `<client>|`. `cancel_after`: `<client>|<due in µs>` where
+    the timer is armed now, else `<client>|`.
+    """
 
     @property
     def order(self) -> OrderRecord:
-        """The order that the command was about; of a place, the taker."""
+        """The order that the command was about, the taker where it traded. Of some events there is
+        none: see `orders`.
+        """
         return self.orders[0]
 
     @property
     def trades(self) -> list[Trade]:
         """The event's fills as trades, in the order of execution."""
+        if not self.fills:
+            return []
         return trades_of(self.order, self.sequence, self.time_us, self.fills)
 
 
@@ -82,6 +110,11 @@ def parse_order_line(line: str) -> OrderRecord:
     """Read one line of the `orders` field: `number|record`."""
     number, _, record = line.partition("|")
     return parse_record(int(number), record)
+
+
+def parse_orders(text: str) -> tuple[OrderRecord, ...]:
+    """Read the `orders` field."""
+    return tuple(map(parse_order_line, text.split("\n"))) if text else ()
 
 
 def parse_levels(text: str) -> tuple[LevelChange, ...]:
@@ -105,9 +138,10 @@ def parse_event(symbol: str, entry_id: str, fields: Mapping[str, str]) -> Event:
         sequence=int(entry_id.partition("-")[0]),
         type=fields["type"],
         time_us=int(fields["time"]),
-        orders=tuple(map(parse_order_line, fields["orders"].split("\n"))),
+        orders=parse_orders(fields["orders"]),
         fills=parse_fills(fields["fills"]),
         levels=parse_levels(fields["levels"]),
+        detail=fields.get("detail", ""),
     )
 
 

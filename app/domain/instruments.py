@@ -5,7 +5,7 @@ is the one place where the two worlds meet. No float appears in it.
 """
 
 import re
-from decimal import Decimal
+from decimal import Decimal, localcontext
 
 import msgspec
 
@@ -78,7 +78,7 @@ class Scale:
         """Number of steps in `value`, exactly.
 
         Raises:
-            InvalidNumber: `not_positive`, `out_of_range` or `off_<what>` ('tick' or 'lot').
+            InvalidNumber: `not_positive`, `out_of_range` or `off_<what>` ('tick', 'lot' or 'step').
         """
         if value <= 0:
             raise InvalidNumber("not_positive", "must be greater than zero")
@@ -131,9 +131,11 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Market:
-    """An instrument ready for use: the two scales that its orders are read and written with."""
+    """An instrument ready for use: the scales that its orders and rules are read and written with.
+    A unit of `notional` is a tick times a lot.
+    """
 
-    __slots__ = ("instrument", "price", "quantity", "symbol")
+    __slots__ = ("instrument", "notional", "price", "quantity", "symbol")
 
     def __init__(self, instrument: Instrument) -> None:
         self.instrument = instrument
@@ -142,6 +144,12 @@ class Market:
         self.quantity = Scale(
             instrument.lot_size, int(instrument.max_quantity / instrument.lot_size)
         )
+        self.notional = _notional_scale(instrument, self.price.limit * self.quantity.limit)
+
+
+def _notional_scale(instrument: Instrument, limit: int) -> Scale:
+    with localcontext(prec=2 * MAX_DECIMALS + 1):  # a product may need the digits of both
+        return Scale(instrument.tick_size * instrument.lot_size, limit)
 
 
 def list_instrument(

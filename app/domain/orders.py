@@ -25,14 +25,14 @@ RECORD_FIELDS = (
     "created_us",
     "client_id",
     "client_order_id",
+    "expires_us",
+    "display_lots",
+    "self_trade_prevention",
     "side",
     "type",
     "time_in_force",
     "post_only",
     "stop_price_ticks",
-    "display_lots",
-    "expires_us",
-    "self_trade_prevention",
     "idempotency_key",
 )
 """The record's fields in their order; the first ten change during an order's life."""
@@ -50,6 +50,11 @@ class OrderType(StrEnum):
 
     LIMIT = "limit"
     MARKET = "market"
+    STOP = "stop"
+    STOP_LIMIT = "stop_limit"
+
+
+STOPS = frozenset({OrderType.STOP, OrderType.STOP_LIMIT})
 
 
 class TimeInForce(StrEnum):
@@ -58,18 +63,36 @@ class TimeInForce(StrEnum):
     GTC = "gtc"
     IOC = "ioc"
     FOK = "fok"
+    GTD = "gtd"
+
+
+class SelfTradePrevention(StrEnum):
+    """What happens when a taker meets a maker of the same client; the taker's mode decides."""
+
+    NONE = "none"
+    CANCEL_NEWEST = "cancel_newest"
+    CANCEL_OLDEST = "cancel_oldest"
+    CANCEL_BOTH = "cancel_both"
+    DECREMENT = "decrement"
 
 
 class Status(StrEnum):
-    """The states of an order. Open and partially filled rest in the book; the others are final."""
+    """The states of an order. Open and partially filled rest in the book, pending stops wait
+    outside it; the others are final.
+    """
 
     OPEN = "open"
     PARTIALLY_FILLED = "partially_filled"
     FILLED = "filled"
     CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    PENDING = "pending"
 
 
-RESTING = frozenset({Status.OPEN, Status.PARTIALLY_FILLED})
+OPEN = frozenset({Status.OPEN, Status.PARTIALLY_FILLED, Status.PENDING})
+"""States of an order that can be cancelled."""
+OVER = frozenset({Status.FILLED, Status.CANCELLED, Status.EXPIRED})
+"""States after which an order never changes."""
 
 
 class OrderRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,15 +106,23 @@ class OrderRecord(msgspec.Struct, frozen=True, kw_only=True):
     notional: int
     """Sum of ticks x lots over all fills, exact."""
     price_ticks: int | None
+    displayed_lots: int | None
+    """What an iceberg shows; None of other orders."""
+    priority: str
+    """Its place in the queue, where that is not its number."""
     sequence: int
     updated_us: int
     created_us: int
     client_id: str
     client_order_id: str
+    expires_us: int | None
+    display_lots: int | None
+    self_trade_prevention: str
     side: str
     type: str
     time_in_force: str
     post_only: bool
+    stop_price_ticks: int | None
     idempotency_key: str
 
     @property
@@ -101,8 +132,8 @@ class OrderRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_open(self) -> bool:
-        """Whether the order rests in the book."""
-        return self.status in RESTING
+        """Whether the order rests in the book, or waits to be triggered."""
+        return self.status in OPEN
 
 
 def order_id(symbol: str, number: int) -> str:
@@ -131,21 +162,21 @@ def parse_record(number: int, text: str) -> OrderRecord:
         filled,
         notional,
         price,
-        _displayed,
-        _priority,
+        displayed,
+        priority,
         sequence,
         updated,
         created,
         client_id,
         client_order_id,
+        expires,
+        display,
+        prevention,
         side,
         type_,
         time_in_force,
         post_only,
-        _stop,
-        _display,
-        _expires,
-        _prevention,
+        stop_price,
         idempotency_key,
     ) = text.split("|")
     return OrderRecord(
@@ -155,15 +186,25 @@ def parse_record(number: int, text: str) -> OrderRecord:
         quantity_lots=int(quantity),
         filled_lots=int(filled),
         notional=int(notional),
-        price_ticks=int(price) if price else None,
+        price_ticks=_optional(price),
+        displayed_lots=_optional(displayed),
+        priority=priority,
         sequence=int(sequence) if sequence else number,
         updated_us=int(updated or created),
         created_us=int(created),
         client_id=client_id,
         client_order_id=client_order_id,
+        expires_us=_optional(expires),
+        display_lots=_optional(display),
+        self_trade_prevention=prevention or SelfTradePrevention.NONE,
         side=side,
         type=type_,
         time_in_force=time_in_force,
         post_only=post_only == "1",
+        stop_price_ticks=_optional(stop_price),
         idempotency_key=idempotency_key,
     )
+
+
+def _optional(text: str) -> int | None:
+    return int(text) if text else None

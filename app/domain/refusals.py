@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Refusal(StrEnum):
-    """Codes that the scripts return, in the order in which place_order checks them."""
+    """Codes that the scripts return, roughly in the order in which they are checked."""
 
     BOOK_MISSING = "book_missing"
     """Redis holds no book of that instrument (never listed, or Redis lost its data)."""
@@ -17,21 +17,41 @@ class Refusal(StrEnum):
     BACKLOG_FULL = "backlog_full"
     """Postgres is too far behind; nothing more is taken that it would have to store."""
     INSTRUMENT_HALTED = "instrument_halted"
-    """The persister found that Redis and Postgres disagree; an operator has to look."""
+    """By an operator; or by the persister, which found that Redis and Postgres disagree."""
+    CANCEL_ONLY = "cancel_only"
+    KILL_SWITCH = "kill_switch"
+    EXPIRES_IN_PAST = "expires_in_past"
     DUPLICATE_CLIENT_ORDER_ID = "duplicate_client_order_id"
+    RISK_LIMIT = "risk_limit"
+    """Above the instrument's greatest quantity, notional or number of a client's open orders."""
+    PRICE_BAND = "price_band"
+    TRIGGERS_OUTSTANDING = "triggers_outstanding"
+    """More stops were triggered than one command carries out; no new stop price until they are."""
+    STOP_WOULD_TRIGGER = "stop_would_trigger"
     POST_ONLY_WOULD_CROSS = "post_only_would_cross"
     LEVEL_QUANTITY_OVERFLOW = "level_quantity_overflow"
     """The price level's total would no longer be an exact integer (2^53 lots)."""
     ORDER_NOT_FOUND = "order_not_found"
     ORDER_NOT_OPEN = "order_not_open"
+    NOT_AMENDABLE = "not_amendable"
+    AMEND_BELOW_FILLED = "amend_below_filled"
 
 
 class Reason(StrEnum):
-    """Why an accepted order ended without being filled: the `reason` of a cancelled order."""
+    """Why an accepted order ended without being filled: the `reason` of an order."""
 
     CANCELLED_BY_CLIENT = "cancelled_by_client"
+    CANCELLED_ON_DISCONNECT = "cancelled_on_disconnect"
+    CANCEL_AFTER = "cancel_after"
+    """Its client's dead-man timer ran out."""
+    KILL_SWITCH = "kill_switch"
+    EXPIRED = "expired"
     IOC_REMAINDER = "ioc_remainder"
     NO_LIQUIDITY = "no_liquidity"
     FOK_UNFILLED = "fok_unfilled"
     FILL_LIMIT = "fill_limit"
-    """The command met the limit of fills per command while the book still crossed."""
+    """The command met the limit of makers per command while the book still crossed."""
+    PRICE_BAND = "price_band"
+    SELF_TRADE_PREVENTED = "self_trade_prevented"
+    LEVEL_QUANTITY_OVERFLOW = "level_quantity_overflow"
+    """Of a triggered stop only: a new order is refused for it."""

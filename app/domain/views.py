@@ -1,7 +1,8 @@
-"""How orders and trades look from outside: decimals as strings, times as RFC 3339, ids as text.
+"""How orders, trades and rules look from outside: decimals as strings, times as RFC 3339, ids as
+text.
 
-The one place that shapes an Order and a Trade; REST, WebSocket and replayed answers all use it, so
-the same state always gives the same bytes.
+The one place that shapes an Order, a Trade and an instrument's rules; REST, WebSocket and replayed
+answers all use it, so the same state always gives the same bytes.
 """
 
 from datetime import UTC, datetime
@@ -9,8 +10,9 @@ from functools import lru_cache
 from typing import Any
 
 from app.domain.events import Fill, Trade, trade_id, trades_of
-from app.domain.instruments import Market
+from app.domain.instruments import Market, Scale
 from app.domain.orders import OrderRecord, Side, order_id
+from app.domain.rules import Rules
 
 MICROSECONDS = 1_000_000
 
@@ -28,10 +30,13 @@ def timestamp(time_us: int) -> str:
     return f"{_second(seconds)}.{rest:06d}Z"
 
 
+def _decimal_or_none(scale: Scale, units: int | None) -> str | None:
+    return None if units is None else scale.format(units)
+
+
 def order_view(market: Market, order: OrderRecord) -> View:
     """An Order of the contract. `average_price` is the one rounded number (half to even)."""
     price, quantity = market.price, market.quantity
-    limit = order.price_ticks
     return {
         "order_id": order_id(market.symbol, order.number),
         "instrument": market.symbol,
@@ -39,13 +44,13 @@ def order_view(market: Market, order: OrderRecord) -> View:
         "side": order.side,
         "type": order.type,
         "quantity": quantity.format(order.quantity_lots),
-        "price": None if limit is None else price.format(limit),
-        "stop_price": None,
+        "price": _decimal_or_none(price, order.price_ticks),
+        "stop_price": _decimal_or_none(price, order.stop_price_ticks),
         "time_in_force": order.time_in_force,
-        "expires_at": None,
+        "expires_at": None if order.expires_us is None else timestamp(order.expires_us),
         "post_only": order.post_only,
-        "display_quantity": None,
-        "self_trade_prevention": "none",
+        "display_quantity": _decimal_or_none(quantity, order.display_lots),
+        "self_trade_prevention": order.self_trade_prevention,
         "client_order_id": order.client_order_id or None,
         "idempotency_key": order.idempotency_key or None,
         "status": order.status,
@@ -87,3 +92,18 @@ def trade_views(
 ) -> list[View]:
     """The Trades of one event, in the order of execution."""
     return [trade_view(market, trade) for trade in trades_of(taker, sequence, time_us, fills)]
+
+
+def rules_view(market: Market, rules: Rules) -> View:
+    """An instrument's rules: decimals as strings with the instrument's decimals, None where a limit
+    is not set; basis points of the band and numbers of orders are whole numbers.
+    """
+    return {
+        "status": rules.status,
+        "price_band_bps": rules.price_band_bps,
+        "max_order_quantity": _decimal_or_none(market.quantity, rules.max_order_lots),
+        "max_order_notional": _decimal_or_none(market.notional, rules.max_order_notional),
+        "max_open_orders": rules.max_open_orders,
+        "maker_fee_bps": f"{rules.maker_fee_bps:f}",
+        "taker_fee_bps": f"{rules.taker_fee_bps:f}",
+    }

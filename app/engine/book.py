@@ -1,27 +1,53 @@
-"""The commands of a book: place, cancel, read depth. The one place that calls the scripts.
+"""The door to the books: every command and the depth. The one place that calls the scripts.
 
 Knows scripts and what they return; not who asks, nor what becomes of the events.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
-import msgspec
-
-from app.domain.events import Fill, parse_fills, parse_order_line
-from app.domain.orders import OrderRecord
+from app.domain.events import parse_fills, parse_order_line, parse_orders
 from app.domain.refusals import Reason, Refusal
-from app.engine.executor import EngineFault, Executor, Reply
+from app.domain.rules import Rules, rule_texts
+from app.engine.commands import (
+    Amended,
+    Amendment,
+    Cancel,
+    Cancelled,
+    Depth,
+    Level,
+    MassCancelled,
+    NewOrder,
+    OrderCommand,
+    OrderNumber,
+    Outcome,
+    Placed,
+    Refused,
+    Replayed,
+    RulesChanged,
+    Target,
+    Timer,
+)
+from app.engine.executor import Call, EngineFault, Executor, Reply
 from app.engine.keys import BookKeys, book_keys
 from app.engine.scripts import LUA_FOLDER, Script, load
+
+MAX_SWEEP_STEPS = 100
+"""Steps that one sweep takes at most; each is a script of its own, and others run in between."""
 
 
 class Scripts(NamedTuple):
     """The scripts of a book, assembled."""
 
     place_order: Script
+    amend_order: Script
     cancel_order: Script
+    mass_cancel: Script
+    sweep_book: Script
+    set_timer: Script
+    set_rules: Script
+    set_kill_switch: Script
     read_book: Script
     open_book: Script
 
@@ -31,83 +57,23 @@ class Scripts(NamedTuple):
         return cls(*(load(name, folder) for name in cls._fields))
 
 
-class NewOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An order as the book takes it: checked, in ticks and lots. Empty text: not given."""
-
-    side: str
-    type: str
-    time_in_force: str
-    price_ticks: int | None
-    quantity_lots: int
-    post_only: bool = False
-    client_id: str
-    client_order_id: str = ""
-    idempotency_key: str = ""
-    fingerprint: str = ""
-    """Of the payload; two uses of an idempotency key are the same if theirs are equal."""
-
-
-class Refused(Exception):
-    """The book refused the command and is unchanged."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.value)
-        self.refusal = refusal
-
-
-class Placed(msgspec.Struct, frozen=True):
-    """An accepted order in the state right after matching, with its fills."""
-
-    sequence: int
-    time_us: int
-    order: OrderRecord
-    fills: tuple[Fill, ...]
-
-
-class Replayed(msgspec.Struct, frozen=True):
-    """The idempotency key was used before for this payload: the answer is that event's."""
-
-    sequence: int
-
-
-class Cancelled(msgspec.Struct, frozen=True):
-    """A cancelled order in its final state."""
-
-    sequence: int
-    time_us: int
-    order: OrderRecord
-
-
-class Level(msgspec.Struct, frozen=True):
-    """One price of one side: lots that rest there, in how many orders."""
-
-    price_ticks: int
-    quantity_lots: int
-    orders: int
-
-
-class Depth(msgspec.Struct, frozen=True):
-    """Both sides at one sequence, best level first."""
-
-    sequence: int
-    bids: tuple[Level, ...]
-    asks: tuple[Level, ...]
-
-
 class Books:
-    """The door to all books of one Redis. One instance per process; safe to share."""
+    """The door to all books of one Redis. One instance per process; safe to share.
+
+    Every method raises EngineUnavailable, OutcomeUnknown and EngineFault as `Executor.run` does.
+    """
 
     def __init__(
         self, executor: Executor, idempotency_ttl_s: int, scripts: Scripts | None = None
     ) -> None:
         self._executor = executor
         self._ttl_s = idempotency_ttl_s
-        self._scripts = scripts or Scripts.load()
+        self.scripts = scripts or Scripts.load()
         self._keys: dict[str, BookKeys] = {}
 
-    def open(self, symbol: str) -> bool:
+    def open(self, symbol: str, rules: Rules | None = None) -> bool:
         """Make the book of `symbol` unless there is one; says whether it made it."""
-        reply = self._run(self._scripts.open_book, symbol, ())
+        reply = self._run(self.scripts.open_book, symbol, _pairs(rules or Rules()))
         return bool(reply[0] == b"opened")
 
     def place(self, symbol: str, order: NewOrder) -> Placed | Replayed:
@@ -115,65 +81,220 @@ class Books:
 
         Raises:
             Refused: with the refusals that `lua/place_order.lua` names.
-            EngineUnavailable, OutcomeUnknown, EngineFault: see `Executor.run`.
         """
-        reply = self._run(self._scripts.place_order, symbol, self._place_arguments(order))
-        if reply[0] == b"replayed":
-            return Replayed(int(reply[1]))
-        _, sequence, time_us, line, fills = reply
-        return Placed(
-            int(sequence),
-            int(time_us),
-            parse_order_line(line.decode()),
-            parse_fills(fills.decode()),
-        )
+        return _placed(_accepted(self._executor.run(self._call(symbol, order))))
 
-    def cancel(self, symbol: str, number: int, reason: Reason) -> Cancelled:
-        """Take one resting order out of the book.
+    def amend(self, symbol: str, amendment: Amendment) -> Amended:
+        """Change one open order, which may make it trade.
 
         Raises:
-            Refused: `order_not_open`, or `order_not_found` where Redis does not hold the order:
-                Postgres may know it, if it is over.
+            Refused: with the refusals that `lua/amend_order.lua` names; `order_not_found` where
+                Redis does not hold the order: Postgres may know it, if it is over.
         """
-        reply = self._run(self._scripts.cancel_order, symbol, (f"{number:014d}", reason))
-        _, sequence, time_us, line = reply
-        return Cancelled(int(sequence), int(time_us), parse_order_line(line.decode()))
+        return _amended(_accepted(self._executor.run(self._call(symbol, amendment))))
+
+    def cancel(self, symbol: str, cancel: Cancel) -> Cancelled:
+        """Take one open order out of the book.
+
+        Raises:
+            Refused: `order_not_open`, `instrument_halted`, or `order_not_found` as `amend`.
+        """
+        return _cancelled(_accepted(self._executor.run(self._call(symbol, cancel))))
+
+    def run_all(
+        self, symbol: str, commands: Sequence[OrderCommand]
+    ) -> list[Outcome | Refused | Exception]:
+        """Carry out commands in their order, sent together; each answers as it would alone."""
+        calls = [self._call(symbol, command) for command in commands]
+        replies = self._executor.run_all(calls)
+        return [_outcome(command, reply) for command, reply in zip(commands, replies, strict=True)]
+
+    def mass_cancel(
+        self, symbol: str, client_id: str, side: str, reason: Reason, after: int = 0
+    ) -> MassCancelled:
+        """One step of cancelling a client's open orders whose numbers are above `after`, oldest
+        first; `side` empty: both.
+
+        Raises:
+            Refused: `instrument_halted`.
+        """
+        args = (client_id, side, reason, f"{after:014d}")
+        _, lines, cursor = self._run(self.scripts.mass_cancel, symbol, args)
+        return MassCancelled(parse_orders(lines.decode()), int(cursor) if cursor else None)
+
+    def set_timer(self, symbol: str, client_id: str, timeout_us: int) -> Timer:
+        """Arm the client's cancel-after timer anew, or disarm it with 0."""
+        reply = self._run(self.scripts.set_timer, symbol, (client_id, timeout_us))
+        return Timer(int(reply[1]), int(reply[2]), int(reply[3]) if reply[3] else None)
+
+    def sweep(self, symbol: str) -> bool:
+        """Carry out what is due: triggered stops that wait, expiries, timers. False: more is due
+        than was done.
+        """
+        for _ in range(MAX_SWEEP_STEPS):
+            if self._run(self.scripts.sweep_book, symbol, (self._ttl_s,))[1] != b"1":
+                return True
+        return False
+
+    def sweep_all(self, symbols: Sequence[str]) -> list[bool | Exception]:
+        """One step of `sweep` of each of several books, sent together: for each whether all that
+        was due is done, or what `sweep` would raise, which keeps no other book from its step.
+        """
+        calls = [
+            Call(self.scripts.sweep_book, self._keys_of(symbol), (self._ttl_s,))
+            for symbol in symbols
+        ]
+        return [_swept(reply) for reply in self._executor.run_all(calls)]
+
+    def set_rules(self, symbol: str, rules: Rules) -> RulesChanged:
+        """Put `rules` in place of those that the book has, from the next command on."""
+        reply = self._run(self.scripts.set_rules, symbol, _pairs(rules))
+        return RulesChanged(int(reply[1]))
+
+    def set_kill_switch(self, symbol: str, client_id: str, *, engaged: bool) -> RulesChanged:
+        """Refuse a client's new orders and amends, or take them again."""
+        args = (client_id, "1" if engaged else "")
+        return RulesChanged(int(self._run(self.scripts.set_kill_switch, symbol, args)[1]))
 
     def depth(self, symbol: str, levels: int) -> Depth:
         """The best `levels` of each side at one moment."""
-        _, sequence, bids, asks = self._run(self._scripts.read_book, symbol, (levels,))
+        _, sequence, bids, asks = self._run(self.scripts.read_book, symbol, (levels,))
         return Depth(int(sequence), _levels(bids), _levels(asks))
 
-    def _place_arguments(self, order: NewOrder) -> tuple[str | int, ...]:
-        return (
-            order.side,
-            order.type,
-            order.time_in_force,
-            "" if order.price_ticks is None else order.price_ticks,
-            order.quantity_lots,
-            "1" if order.post_only else "",
-            order.client_id,
-            order.client_order_id,
-            order.idempotency_key,
-            order.fingerprint,
-            self._ttl_s,
-        )
+    def _call(self, symbol: str, command: OrderCommand) -> Call:
+        keys, scripts = self._keys_of(symbol), self.scripts
+        match command:
+            case NewOrder():
+                return Call(scripts.place_order, keys, _placing(command), (self._ttl_s,))
+            case Amendment():
+                return Call(scripts.amend_order, keys, _amending(command))
+            case Cancel():
+                return Call(scripts.cancel_order, keys, _cancelling(command), ())
+            case _:
+                assert_never(command)
 
-    def _run(self, script: Script, symbol: str, args: Sequence[str | int]) -> Reply:
+    def _keys_of(self, symbol: str) -> BookKeys:
         keys = self._keys.get(symbol)
         if keys is None:
             keys = self._keys.setdefault(symbol, book_keys(symbol))
-        reply = self._executor.run(script, keys, args)
-        if reply[0] == b"refused":
-            raise Refused(_refusal(reply[1]))
+        return keys
+
+    def _run(self, script: Script, symbol: str, args: Sequence[str | int]) -> Reply:
+        return _accepted(self._executor.run(Call(script, self._keys_of(symbol), args)))
+
+
+def _placing(order: NewOrder) -> tuple[str | int, ...]:
+    prevention = order.self_trade_prevention
+    # Every field is text or a whole number by now: none has a `|` in it.
+    tail = (
+        f"{order.client_id}|{order.client_order_id}|{_time_text(order.expires_us)}|"
+        f"{_text(order.display_lots)}|{'' if prevention == 'none' else prevention}|"
+        f"{order.side}|{order.type}|{order.time_in_force}|{'1' if order.post_only else ''}|"
+        f"{_text(order.stop_price_ticks)}|{order.idempotency_key}"
+    )
+    return (
+        order.side,
+        order.type,
+        order.time_in_force,
+        _text(order.price_ticks),
+        order.quantity_lots,
+        order.client_id,
+        order.client_order_id,
+        f"{order.client_id}|{order.idempotency_key}" if order.idempotency_key else "",
+        order.fingerprint,
+        _text(order.display_lots),
+        _time_text(order.expires_us),
+        tail,
+        "1" if order.post_only else "",
+    )
+
+
+def _text(units: int | None) -> str | int:
+    return "" if units is None else units
+
+
+def _time_text(time_us: int | None) -> str:
+    """As wide as times of this century, because the scripts compare them as texts."""
+    return "" if time_us is None else f"{max(time_us, 0):016d}"
+
+
+def _pairs(rules: Rules) -> list[str]:
+    return [text for pair in rule_texts(rules).items() for text in pair]
+
+
+def _naming(target: Target) -> tuple[str, str]:
+    """The first two arguments of a script that is about one order."""
+    if isinstance(target, OrderNumber):
+        return f"{target.number:014d}", ""
+    return "", f"{target.client_id}|{target.client_order_id}"
+
+
+def _amending(amendment: Amendment) -> tuple[str | int, ...]:
+    return (
+        *_naming(amendment.target),
+        _text(amendment.price_ticks),
+        _text(amendment.quantity_lots),
+        _text(amendment.stop_price_ticks),
+    )
+
+
+def _cancelling(cancel: Cancel) -> tuple[str | int, ...]:
+    return (*_naming(cancel.target), cancel.reason)
+
+
+def _outcome(command: OrderCommand, reply: Reply | Exception) -> Outcome | Refused | Exception:
+    if isinstance(reply, Exception):
         return reply
-
-
-def _refusal(code: bytes) -> Refusal:
     try:
-        return Refusal(code.decode())
+        match command:
+            case NewOrder():
+                return _placed(_accepted(reply))
+            case Amendment():
+                return _amended(_accepted(reply))
+            case Cancel():
+                return _cancelled(_accepted(reply))
+            case _:
+                assert_never(command)
+    except (Refused, EngineFault) as error:
+        return error
+
+
+def _accepted(reply: Reply) -> Reply:
+    if reply[0] != b"refused":
+        return reply
+    try:
+        refusal = Refusal(reply[1].decode())
     except ValueError as error:
-        raise EngineFault(f"a script refused with an unknown code: {code!r}") from error
+        raise EngineFault(f"a script refused with an unknown code: {reply[1]!r}") from error
+    raise Refused(refusal)
+
+
+def _swept(reply: Reply | Exception) -> bool | Exception:
+    if isinstance(reply, Exception):
+        return reply
+    try:
+        return bool(_accepted(reply)[1] != b"1")
+    except (Refused, EngineFault) as error:
+        return error
+
+
+def _placed(reply: Reply) -> Placed | Replayed:
+    if reply[0] == b"replayed":
+        return Replayed(int(reply[1]))
+    _, sequence, time_us, line, fills = reply
+    order = parse_order_line(line.decode())
+    return Placed(int(sequence), int(time_us), order, parse_fills(fills.decode()))
+
+
+def _amended(reply: Reply) -> Amended:
+    _, sequence, time_us, line, fills = reply
+    order = parse_order_line(line.decode())
+    return Amended(int(sequence), int(time_us), order, parse_fills(fills.decode()))
+
+
+def _cancelled(reply: Reply) -> Cancelled:
+    _, sequence, time_us, line = reply
+    return Cancelled(int(sequence), int(time_us), parse_order_line(line.decode()))
 
 
 def _levels(flat: list[bytes | int]) -> tuple[Level, ...]:

@@ -4,18 +4,24 @@ All keys of an instrument begin with `{SYMBOL}:`. The braces are Redis Cluster's
 an instrument's keys into one slot, so that a script may touch all of them and a slot may migrate
 with its book. The set of keys is fixed per instrument; none is named after an order or a client.
 
-    {S}:book               hash    state of the book (schema, sequence, time, …) and level totals,
-                                   fields `bid:<ticks>` and `ask:<ticks>` in lots
+    {S}:book               hash    state of the book (schema, sequence, time, …), its rules, level
+                                   totals `bid:<ticks>` and `ask:<ticks>` in lots, open orders of
+                                   each client `open:<client>`, kill switches `killed:<client>`;
+                                   and `<order number>` -> record of each order that is open, or
+                                   over and not yet in Postgres
     {S}:bids, {S}:asks     zset    resting orders, best first; score -ticks / ticks,
                                    member <priority>[:<number>]
-    {S}:orders             hash    order number -> record; open orders, and those that are over
-                                   until Postgres has them
     {S}:owners             zset    `<client>|<number>` of each open order, score 0: lists, limits
                                    and mass cancel by client, oldest first
     {S}:client_order_ids   hash    `<client>|<client order id>` -> number, of open orders
     {S}:idempotency:0, :1  hash    `<client>|<key>` -> `<number>|<fingerprint>|<seconds>`; two
                                    generations: the older is dropped when the younger is a TTL old
     {S}:events             stream  one entry for each accepted command, id <sequence>-0
+    {S}:buy_stops, {S}:sell_stops
+                           zset    pending stops, first to be triggered first; score stop price in
+                                   ticks / its negative, member as of bids and asks
+    {S}:expiries           zset    number of each open gtd order, score its expiry in µs
+    {S}:timers             zset    client of each armed cancel-after timer, score when due in µs
 """
 
 from typing import NamedTuple
@@ -25,6 +31,9 @@ INSTRUMENTS = "instruments"
 
 HALTED = "persister:halted"
 """Hash symbol -> JSON: instruments whose events are no longer written down, and why."""
+
+RULES_LOCK = "rules:changing"
+"""Held by whoever changes rules of an instrument, for some milliseconds; expires by itself."""
 
 PERSISTER_GROUP = "persister"
 """Consumer group on each events stream; exists so that XINFO GROUPS and XPENDING tell the lag."""
@@ -36,12 +45,20 @@ class BookKeys(NamedTuple):
     book: str
     bids: str
     asks: str
-    orders: str
     owners: str
     client_order_ids: str
     idempotency_0: str
     idempotency_1: str
     events: str
+    buy_stops: str
+    sell_stops: str
+    expiries: str
+    timers: str
+
+    @property
+    def orders(self) -> str:
+        """Where the orders' records are: fields of the book's own hash."""
+        return self.book
 
 
 def book_keys(symbol: str) -> BookKeys:
@@ -51,12 +68,15 @@ def book_keys(symbol: str) -> BookKeys:
         tag + "book",
         tag + "bids",
         tag + "asks",
-        tag + "orders",
         tag + "owners",
         tag + "client_order_ids",
         tag + "idempotency:0",
         tag + "idempotency:1",
         tag + "events",
+        tag + "buy_stops",
+        tag + "sell_stops",
+        tag + "expiries",
+        tag + "timers",
     )
 
 

@@ -1,21 +1,31 @@
-"""What can be read of a book without a script: orders, events, the stream's tail, the listing.
+"""What can be read of a book without a script: orders, rules, events, the tail of the stream, the
+listing.
 
 Every answer comes from Redis as it is now; what has left Redis is Postgres's to tell.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias, cast
 
 import msgspec
 from redis import Redis
 from redis.client import Pipeline
-from redis.exceptions import RedisError
+from redis.exceptions import LockError, RedisError
 
 from app.domain.events import Event, parse_event
 from app.domain.instruments import Instrument
-from app.domain.orders import OrderRecord, parse_record
+from app.domain.orders import NUMBER_DIGITS, OrderRecord, parse_record
+from app.domain.rules import RULE_FIELDS, Rules, parse_rules
 from app.engine.executor import EngineUnavailable
-from app.engine.keys import HALTED, INSTRUMENTS, PERSISTER_GROUP, book_keys, events_key
+from app.engine.keys import (
+    HALTED,
+    INSTRUMENTS,
+    PERSISTER_GROUP,
+    RULES_LOCK,
+    book_keys,
+    events_key,
+)
 
 RedisReply: TypeAlias = Any
 """Whatever a command answers: bytes, numbers, lists of them, or None."""
@@ -24,6 +34,15 @@ MAX_TAIL_EVENTS = 100_000
 """Events that lists read from a stream's end at most: so far may Postgres be behind for them."""
 TAIL_CHUNK = 500
 """Events read at a time: bounds how long Redis, and this process's other callers, wait."""
+
+RULES_LOCK_S = 5.0
+"""For which one change of rules keeps out others, unless it is done before; and for which another
+one waits at most.
+"""
+AFTER_DIGITS = ":"
+"""Sorts after every digit: `<client>|:` comes after all of a client's orders in the owners' index,
+and before the next client's.
+"""
 
 
 class BookReads:
@@ -82,7 +101,51 @@ class BookReads:
             0,
             limit,
         )
-        return [int(member[-14:]) for member in members]
+        return [int(member[-NUMBER_DIGITS:]) for member in members]
+
+    def next_owner(self, symbol: str, after: str | None) -> str | None:
+        """The client with open orders that follows client `after` (None: the first), in the order
+        of the owners' index, which is that of the bytes of `<client>|`.
+        """
+        start = "-" if after is None else f"({after}|{AFTER_DIGITS}"
+        key = book_keys(symbol).owners
+        members = self._call("ZRANGEBYLEX", key, start, "+", "LIMIT", 0, 1)
+        return members[0].decode().rpartition("|")[0] if members else None
+
+    def owned(self, symbols: Iterable[str], client_id: str) -> list[str]:
+        """Those of `symbols` on which a client has open orders."""
+        wanted = list(symbols)
+        pipeline = self._client.pipeline(transaction=False)
+        bounds = (f"[{client_id}|", f"({client_id}|{AFTER_DIGITS}")
+        for symbol in wanted:
+            pipeline.zrangebylex(book_keys(symbol).owners, *bounds, start=0, num=1)
+        found = _all_good(self._execute(pipeline))
+        return [symbol for symbol, members in zip(wanted, found, strict=True) if members]
+
+    def rules(self, symbols: Iterable[str]) -> dict[str, Rules]:
+        """The rules of each book that there is, as they hold now."""
+        wanted = list(symbols)
+        pipeline = self._client.pipeline(transaction=False)
+        for symbol in wanted:
+            pipeline.hmget(book_keys(symbol).book, ["schema", *RULE_FIELDS])
+        found = _all_good(self._execute(pipeline))
+        pairs = zip(wanted, found, strict=True)
+        return {symbol: _rules(values) for symbol, (schema, *values) in pairs if schema}
+
+    @contextmanager
+    def changing_rules(self) -> Iterator[None]:
+        """Keeps every other change of rules out for the block, so that none is lost between its
+        reading and its writing.
+
+        Raises:
+            EngineUnavailable: Redis is away, or another change takes too long.
+        """
+        lock = self._client.lock(RULES_LOCK, timeout=RULES_LOCK_S, blocking_timeout=RULES_LOCK_S)
+        try:
+            with lock:
+                yield
+        except (LockError, RedisError) as error:
+            raise EngineUnavailable(str(error)) from error
 
     def event(self, symbol: str, sequence: int) -> Event | None:
         """One event, if the stream still holds it."""
@@ -149,6 +212,19 @@ class BookReads:
             return pipeline.execute(raise_on_error=False)
         except RedisError as error:
             raise EngineUnavailable(str(error)) from error
+
+
+def _all_good(replies: list[RedisReply]) -> list[RedisReply]:
+    """`replies`, none of which may be an error."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise EngineUnavailable(str(reply)) from reply
+    return replies
+
+
+def _rules(values: list[bytes | None]) -> Rules:
+    texts = (None if value is None else value.decode() for value in values)
+    return parse_rules(dict(zip(RULE_FIELDS, texts, strict=True)))
 
 
 def _event(symbol: str, entry: tuple[bytes, dict[bytes, bytes]]) -> Event:

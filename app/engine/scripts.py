@@ -1,7 +1,9 @@
 """The Lua scripts: read from `lua/`, includes resolved, known to Redis by their SHA-1.
 
 A script names what it needs with lines `-- @include name` (`lua/lib/name.lua`); each file is put in
-once, before the first that needs it. This module knows nothing of what the scripts do.
+once, before the first that needs it. An indented line puts it into that block alone, so that a call
+that does not come there does not pay for its definitions. This module knows nothing of what the
+scripts do.
 """
 
 import hashlib
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 LUA_FOLDER = Path(__file__).resolve().parents[2] / "lua"
-_INCLUDE = re.compile(r"^-- @include ([a-z_]+)\n", re.MULTILINE)
+_INCLUDE = re.compile(r" *-- @include ([a-z_]+)\n")
 
 
 class ScriptError(Exception):
@@ -44,15 +46,24 @@ def _expand(path: Path, folder: Path, seen: list[str], above: tuple[Path, ...]) 
     except FileNotFoundError as error:
         raise ScriptError(f"no such script: {path}") from error
 
-    def include(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name in seen:
-            return ""
-        text = _expand(folder / "lib" / f"{name}.lua", folder, seen, (*above, path))
-        seen.append(name)
-        return text
-
-    return _INCLUDE.sub(include, source)
+    blocks = [(0, seen)]  # indentation, and what is seen there, of the blocks around a line
+    out: list[str] = []
+    for line in source.splitlines(keepends=True):
+        indent = len(line) - len(line.lstrip(" "))
+        while line.strip() and indent < blocks[-1][0]:
+            blocks.pop()
+        match = _INCLUDE.fullmatch(line)
+        if match is None:
+            out.append(line)
+            continue
+        if indent > blocks[-1][0]:
+            blocks.append((indent, blocks[-1][1].copy()))
+        name, visible = match.group(1), blocks[-1][1]
+        if name not in visible:
+            lib = folder / "lib" / f"{name}.lua"
+            out.append(_expand(lib, folder, visible, (*above, path)))
+            visible.append(name)
+    return "".join(out)
 
 
 def load(name: str, folder: Path = LUA_FOLDER) -> Script:

@@ -11,7 +11,7 @@ import msgspec
 
 from app.domain.events import Event
 from app.domain.instruments import Market
-from app.domain.views import View, order_view, trade_views
+from app.domain.views import View, order_view, trade_view
 from app.feed.frames import text_frame
 
 GONE = "0"
@@ -103,8 +103,7 @@ def _book_delta(market: Market, event: Event) -> list[View]:
 
 
 def _trades(market: Market, event: Event) -> list[View]:
-    trades = trade_views(market, event.order, event.sequence, event.time_us, event.fills)
-    return [{"type": "trade", **trade} for trade in trades]
+    return [{"type": "trade", **trade_view(market, trade)} for trade in event.trades]
 
 
 def _orders(market: Market, event: Event) -> list[View]:

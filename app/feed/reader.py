@@ -27,6 +27,8 @@ READ_ENTRIES_MAX = 128
 """Entries of each stream taken at once: bounds how long other work of the process waits."""
 SCAN_FIELDS = 1_000
 """Fields of a book's hash that Redis looks at in one step of a scan, well below a millisecond."""
+LEVEL_FIELDS = "[ab]*:*"
+"""Of them only levels are sent, `bid:<ticks>` and `ask:<ticks>`, and not the orders' records."""
 CHECK_S = 1.0
 """How often positions are held against the books themselves."""
 RETRY_S_MIN = 0.05
@@ -162,7 +164,7 @@ class StreamReader:
         for symbol, replica in self._hub.loads().items():
             key = book_keys(symbol).book
             # Not a pipeline: redis-py takes a connection from the pool for one.
-            cursor, fields = client.hscan(key, replica.cursor, count=SCAN_FIELDS)
+            cursor, fields = client.hscan(key, replica.cursor, LEVEL_FIELDS, SCAN_FIELDS)
             sequence = int(client.hget(key, "sequence") or 0)
             page = Page(cursor, cast(dict[str, str], fields), sequence)
             self._hub.page(symbol, replica, page)

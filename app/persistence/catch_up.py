@@ -5,17 +5,18 @@ undone after its commit is done here.
 
 import redis
 
-from app.domain.events import EVENT_FIELDS, parse_order_line
+from app.domain.events import EVENT_FIELDS, parse_orders
 from app.domain.instruments import Instrument
+from app.domain.rules import Rules
 from app.persistence import event_store, event_stream
-from app.persistence.event_store import Connection
+from app.persistence.event_store import Connection, Standing
 from app.persistence.halts import Halt, Halted
 from app.persistence.instruments import InstrumentDiffers, store_instrument
 from app.persistence.rows import UNREADABLE, Entry, numbers_over
 
 
-def catch_up(client: redis.Redis, connection: Connection, instrument: Instrument) -> int:
-    """The committed position of one instrument; the group's next entry is the one behind it.
+def catch_up(client: redis.Redis, connection: Connection, instrument: Instrument) -> Standing:
+    """Where one instrument stands in Postgres; the group's next entry is the one behind it.
 
     Raises:
         Halted: `instrument_differs`, `redis_behind` or `diverged`.
@@ -23,7 +24,8 @@ def catch_up(client: redis.Redis, connection: Connection, instrument: Instrument
     """
     symbol = instrument.symbol
     _check_sizes(connection, instrument)
-    position = event_store.open_position(connection, symbol)
+    standing = event_store.standing(connection, instrument)
+    position = standing.position
     group = event_stream.open_group(client, symbol)
     if group.last_sequence < position:
         detail = f"Redis is at {group.last_sequence}, Postgres at {position}"
@@ -35,17 +37,18 @@ def catch_up(client: redis.Redis, connection: Connection, instrument: Instrument
             _confirm(connection, symbol, chunk)
             over = [number for entry in chunk for number in _ended_by(symbol, entry)]
             event_stream.drop(client, symbol, [entry.sequence for entry in chunk], over, 0)
+        event_stream.note_committed(client, symbol, position)
         event_stream.acknowledge_up_to(client, symbol, position)
     event_stream.seek(client, symbol, position)
-    return position
+    return standing
 
 
 def _check_sizes(connection: Connection, instrument: Instrument) -> None:
     try:
-        store_instrument(connection, instrument)
+        store_instrument(connection, instrument, Rules())
     except InstrumentDiffers as difference:
-        stored = difference.stored
-        # Limits may have been changed since; sizes never may.
+        stored = difference.stored.instrument
+        # Limits and rules may have been changed since; sizes never may.
         if (stored.tick_size, stored.lot_size) != (instrument.tick_size, instrument.lot_size):
             detail = f"stored with tick {stored.tick_size} and lot {stored.lot_size}"
             halt = Halt(instrument.symbol, 1, "instrument_differs", detail)
@@ -56,6 +59,7 @@ def _confirm(connection: Connection, symbol: str, entries: list[Entry]) -> None:
     stored = event_store.stored_events(connection, symbol, [entry.sequence for entry in entries])
     for entry in entries:
         ours = {name: entry.fields.get(name) for name in EVENT_FIELDS}
+        ours["detail"] = entry.fields.get("detail", "")
         if stored.get(entry.sequence) != ours:
             detail = f"event {entry.sequence} is not the one that was written down"
             raise Halted(Halt(symbol, entry.sequence, "diverged", detail))
@@ -63,6 +67,6 @@ def _confirm(connection: Connection, symbol: str, entries: list[Entry]) -> None:
 
 def _ended_by(symbol: str, entry: Entry) -> list[int]:
     try:
-        return numbers_over([parse_order_line(line) for line in entry.fields["orders"].split("\n")])
+        return numbers_over(parse_orders(entry.fields["orders"]))
     except UNREADABLE as error:
         raise Halted(Halt(symbol, entry.sequence, "poison", repr(error))) from error

@@ -1,14 +1,17 @@
 """The persister's statements: one transaction per batch, and what it compares and continues from.
-Must not know Redis. Columns travel as arrays, so that a batch is five statements, not thousands.
+Must not know Redis. Columns travel as arrays, so that a batch is a few statements, not thousands.
 """
 
 from collections.abc import Collection, Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from app.domain.instruments import Instrument
+from app.domain.rules import Rules
 from app.persistence.connections import BoundedConnection
+from app.persistence.instruments import RULE_COLUMNS, stored_rules
 from app.persistence.rows import Batch, Row, microseconds
 
 Connection = BoundedConnection[Any]
@@ -42,6 +45,7 @@ EVENT_COLUMNS: Final = {
     "orders": "text",
     "fills": "text",
     "levels": "text",
+    "detail": "text",
 }
 ORDER_COLUMNS: Final = {
     "order_id": "text",
@@ -63,6 +67,12 @@ ORDER_COLUMNS: Final = {
     "sequence": "bigint",
     "created_at": "timestamptz",
     "updated_at": "timestamptz",
+    "stop_price": "numeric",
+    "display_quantity": "numeric",
+    "displayed_quantity": "numeric",
+    "expires_at": "timestamptz",
+    "self_trade_prevention": "text",
+    "priority": "text",
 }
 ORDER_COLUMNS_THAT_CHANGE: Final = (
     "price",
@@ -74,6 +84,9 @@ ORDER_COLUMNS_THAT_CHANGE: Final = (
     "reason",
     "sequence",
     "updated_at",
+    "stop_price",
+    "displayed_quantity",
+    "priority",
 )
 TRADE_COLUMNS: Final = {
     "trade_id": "text",
@@ -88,7 +101,30 @@ TRADE_COLUMNS: Final = {
     "maker_order_id": "text",
     "taker_order_id": "text",
     "executed_at": "timestamptz",
+    "buyer_client_id": "text",
+    "seller_client_id": "text",
+    "maker_fee": "numeric",
+    "taker_fee": "numeric",
 }
+POSITION_COLUMNS: Final = {
+    "client_id": "text",
+    "instrument": "text",
+    "fees": "numeric",
+    "bought_quantity": "numeric",
+    "sold_quantity": "numeric",
+    "bought_notional": "numeric",
+    "sold_notional": "numeric",
+    "trades": "bigint",
+}
+"""The rest is to be added to what is there."""
+POSITION_KEY: Final = ("client_id", "instrument")
+
+
+class Standing(NamedTuple):
+    """The last sequence written down of one instrument, and the rules as of that sequence."""
+
+    position: int
+    rules: Rules
 
 
 class PositionMoved(Exception):
@@ -123,12 +159,26 @@ def open_position(connection: Connection, symbol: str) -> int:
     return _positions(connection, [symbol], "")[symbol]
 
 
+def standing(connection: Connection, instrument: Instrument) -> Standing:
+    """Where an instrument stands, new or not: position and rules of the same moment."""
+    open_position(connection, instrument.symbol)
+    columns = ", ".join(f"i.{name}" for name in RULE_COLUMNS)
+    found = connection.execute(
+        f"SELECT p.sequence, {columns}"  # noqa: S608  # constants
+        " FROM stream_positions AS p JOIN instruments AS i ON i.symbol = p.instrument"
+        " WHERE p.instrument = %s",
+        (instrument.symbol,),
+    )
+    ((position, *rules),) = found.fetchall()
+    return Standing(position, stored_rules(instrument, rules))
+
+
 def stored_events(
     connection: Connection, symbol: str, sequences: Iterable[int]
 ) -> dict[int, dict[str, str]]:
-    """The five fields of events that are written down, as the stream had them."""
+    """The fields of events that are written down, as the stream had them; `detail` in any case."""
     found = connection.execute(
-        "SELECT sequence, type, occurred_at, orders, fills, levels FROM events"
+        "SELECT sequence, type, occurred_at, orders, fills, levels, detail FROM events"
         " WHERE instrument = %s AND sequence = ANY(%s::bigint[])",
         (symbol, list(sequences)),
     )
@@ -139,8 +189,9 @@ def stored_events(
             "orders": orders,
             "fills": fills,
             "levels": levels,
+            "detail": detail,
         }
-        for sequence, kind, occurred_at, orders, fills, levels in found
+        for sequence, kind, occurred_at, orders, fills, levels, detail in found
     }
 
 
@@ -157,7 +208,9 @@ def write(connection: Connection, batch: Batch) -> None:
         _execute(connection, _INSERT_EVENTS, batch.events)
         _execute(connection, _UPSERT_ORDERS, batch.orders.values())
         _execute(connection, _INSERT_TRADES, batch.trades)
-        _execute(connection, _UPDATE_POSITIONS, batch.ends.items())
+        _execute(connection, _ADD_TO_POSITIONS, batch.positions)
+        _execute(connection, _UPDATE_RULES, batch.rules.values())
+        _execute(connection, _UPDATE_STREAM_POSITIONS, batch.ends.items())
 
 
 def _positions(connection: Connection, symbols: Collection[str], ending: str) -> dict[str, int]:
@@ -198,10 +251,35 @@ def _upsert_orders() -> sql.Composed:
     ).format(sql.SQL(", ").join(changes))
 
 
+def _add_to_positions() -> sql.Composed:
+    changes = [
+        sql.SQL("{0} = positions.{0} + excluded.{0}").format(sql.Identifier(name))
+        for name in POSITION_COLUMNS
+        if name not in POSITION_KEY
+    ]
+    return _insert("positions", POSITION_COLUMNS) + sql.SQL(
+        " ON CONFLICT (client_id, instrument) DO UPDATE SET {}"
+    ).format(sql.SQL(", ").join(changes))
+
+
+def _update_rules() -> sql.Composed:
+    columns = {"symbol": "text", **RULE_COLUMNS}
+    changes = [sql.SQL("{0} = n.{0}").format(sql.Identifier(name)) for name in RULE_COLUMNS]
+    return sql.SQL(
+        "UPDATE instruments AS i SET {} FROM unnest({}) AS n ({}) WHERE i.symbol = n.symbol"
+    ).format(
+        sql.SQL(", ").join(changes),
+        _arrays(columns),
+        sql.SQL(", ").join(map(sql.Identifier, columns)),
+    )
+
+
 _INSERT_EVENTS: Final = _insert("events", EVENT_COLUMNS)
 _INSERT_TRADES: Final = _insert("trades", TRADE_COLUMNS)
 _UPSERT_ORDERS: Final = _upsert_orders()
-_UPDATE_POSITIONS: Final = sql.SQL(
+_ADD_TO_POSITIONS: Final = _add_to_positions()
+_UPDATE_RULES: Final = _update_rules()
+_UPDATE_STREAM_POSITIONS: Final = sql.SQL(
     "UPDATE stream_positions AS p SET sequence = n.sequence, updated_at = now()"
     " FROM unnest({}) AS n (instrument, sequence) WHERE p.instrument = n.instrument"
 ).format(_arrays({"instrument": "text", "sequence": "bigint"}))

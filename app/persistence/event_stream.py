@@ -2,7 +2,7 @@
 not know Postgres. The positions that it is told are the truth; the group only mirrors them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -38,6 +38,17 @@ SUSPENDED: Final = "suspended"
 # One step: a book that is lost in between must not leave a hash that has nothing but this field.
 _SUSPEND: Final = """
 if redis.call('HEXISTS', KEYS[1], 'schema') == 1 then
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+end
+"""
+
+COMMITTED: Final = "committed"
+"""Field of the book hash: the last sequence that is committed, which tells scripts the backlog."""
+
+# For the same reason one step. A persister that was overtaken by another takes nothing back.
+_NOTE_COMMITTED: Final = """
+local book = redis.call('HMGET', KEYS[1], 'schema', ARGV[1])
+if book[1] and tonumber(book[2] or 0) < tonumber(ARGV[2]) then
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 end
 """
@@ -144,14 +155,21 @@ def holds(client: redis.Redis, symbol: str, sequence: int) -> bool:
     return bool(client.xrange(events_key(symbol), entry_id, entry_id))
 
 
+def note_committed(client: redis.Redis, symbol: str, sequence: int) -> None:
+    """Let the book know how far it is committed, if there is a book; it never goes back."""
+    client.eval(_NOTE_COMMITTED, 1, book_keys(symbol).book, COMMITTED, str(sequence))
+
+
 def drop(
-    client: redis.Redis, symbol: str, sequences: Iterable[int], over: list[int], keep_from: int
+    client: redis.Redis, symbol: str, sequences: Sequence[int], over: list[int], keep_from: int
 ) -> None:
-    """Drop what is committed: orders that are over, entries before `keep_from`, and last the mark
-    that these `sequences` are being worked on, which is what a restart finds its work by.
+    """Drop what is committed, up to the last of `sequences`, and let the book know of it: orders
+    that are over, entries before `keep_from`, and last the mark that these `sequences` are being
+    worked on, which is what a restart finds its work by.
     """
     keys = book_keys(symbol)
     pipe = client.pipeline(transaction=False)
+    pipe.eval(_NOTE_COMMITTED, 1, keys.book, COMMITTED, str(sequences[-1]))
     for numbers in _chunks(over):
         pipe.hdel(keys.orders, *(f"{number:0{NUMBER_DIGITS}d}" for number in numbers))
     if keep_from > 1:

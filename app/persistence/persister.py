@@ -1,28 +1,34 @@
-"""The process that writes every event down exactly once. It follows the event streams and commits
-batches to Postgres, position and rows in one transaction; only then Redis drops what it no longer
-needs. Must not know how orders are matched or served, and never ends because a server is away.
+"""Writes every event down exactly once: follows the event streams and commits batches to Postgres,
+position and rows in one transaction; only then Redis drops what it no longer needs. Must not know
+how orders are matched or served, and never ends because a server is away.
 """
 
 import logging
 import random
-import signal
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 import msgspec
 import psycopg
 import redis
 
-from app.config import ConfigurationError, Settings
 from app.domain.instruments import Instrument
 from app.persistence import event_store, event_stream
 from app.persistence.catch_up import catch_up
 from app.persistence.event_store import Connection, PositionMoved
 from app.persistence.halts import FOUND_BEFORE_READING, Halt, Halted
-from app.persistence.rows import UNREADABLE, Batch, Delivery, Entry, Texts, halves, transactions
+from app.persistence.rows import (
+    UNREADABLE,
+    Batch,
+    Delivery,
+    Entry,
+    Fees,
+    Texts,
+    halves,
+    transactions,
+)
 
 log: Final = logging.getLogger("crossbook.persister")
 
@@ -75,6 +81,8 @@ class Persister:
         self._connection: Connection | None = None
         self._instruments: dict[str, Instrument] = {}
         self._texts: dict[str, Texts] = {}
+        self._fees: dict[str, Fees] = {}
+        """In force at the position, of each instrument that is being followed."""
         self._learn_at = 0.0
         self._recheck_at: dict[str, float] = {}
 
@@ -157,12 +165,13 @@ class Persister:
     def _start(self, connection: Connection, instrument: Instrument) -> None:
         symbol = instrument.symbol
         try:
-            position = catch_up(self._client, connection, instrument)
+            position, rules = catch_up(self._client, connection, instrument)
         except Halted as halted:
             self._halt(halted.halt)
             return
         self.positions[symbol] = position
-        self._texts[symbol] = Texts(instrument)
+        self._texts[symbol] = texts = Texts(instrument)
+        self._fees[symbol] = texts.fees(rules)
         self._reconsider_halt(symbol, position)
         log.info("following", extra={"instrument": symbol, "position": position})
 
@@ -209,12 +218,12 @@ class Persister:
     def _add(
         self, connection: Connection, batch: Batch, symbol: str, entries: list[Entry]
     ) -> Halt | None:
-        texts = self._texts[symbol]
+        texts, fees = self._texts[symbol], self._fees[symbol]
         for expected, entry in enumerate(entries, self.positions[symbol] + 1):
             if entry.sequence != expected:
                 return self._out_of_order(connection, symbol, expected, entry.sequence)
             try:
-                batch.add(texts, entry)
+                batch.add(texts, entry, fees)
             except UNREADABLE as error:
                 return Halt(symbol, expected, "poison", repr(error))
         return None
@@ -235,6 +244,7 @@ class Persister:
         if not batch.events:
             return
         event_store.write(connection, batch)
+        self._fees |= batch.fees
         for symbol, end in batch.ends.items():
             if symbol in self.positions:
                 self.positions[symbol] = end
@@ -264,24 +274,3 @@ class Persister:
         event_stream.withdraw_halt(self._client, symbol)
         if self.halted.pop(symbol, None):
             log.info("instrument is persisted again", extra={"instrument": symbol})
-
-
-def run(settings: Settings) -> None:
-    """The process `python -m app persist`: persists until SIGTERM or SIGINT.
-
-    Raises:
-        ConfigurationError: it was not told which Redis and which Postgres.
-    """
-    if settings.redis_url is None or settings.database_url is None:
-        raise ConfigurationError("the persister needs REDIS_URL and DATABASE_URL")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    persister = Persister(
-        event_stream.connect(settings.redis_url),
-        partial(event_store.connect, settings.database_url),
-    )
-    log.info("persister started")
-    persister.run(stop)
-    persister.close()
-    log.info("persister stopped")

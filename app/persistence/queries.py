@@ -23,7 +23,7 @@ from app.domain.instruments import Instrument, Market
 from app.domain.orders import OrderRecord, Status, order_id, split_order_id
 from app.persistence import instruments
 from app.persistence.connections import BoundedConnection, at_most
-from app.persistence.rows import microseconds, notional_scale, to_units
+from app.persistence.rows import microseconds, notional_step, to_units
 
 POOL_CONNECTIONS: Final = 4
 """Per process. Reads are short; more would only queue inside Postgres."""
@@ -180,8 +180,8 @@ class Queries:
     def _instrument(self, symbol: str) -> Instrument:
         if symbol not in self._markets:
             with self._connection() as connection:
-                for instrument in instruments.stored_instruments(connection):
-                    self._markets[instrument.symbol] = Market(instrument)
+                for listed in instruments.stored_instruments(connection):
+                    self._markets[listed.instrument.symbol] = Market(listed.instrument)
         return self._markets[symbol].instrument
 
     def _rows(self, statement: sql.SQL | sql.Composed, **values: object) -> list[DictRow]:
@@ -244,6 +244,8 @@ def _configure(connection: Connection) -> None:
     connection.patience_s = READ_PATIENCE_S
     connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
     connection.execute("SET default_transaction_read_only = on")
+    # Python has no year 10000, which the last hours of 9999 are in other time zones.
+    connection.execute("SET TimeZone = 'UTC'")
 
 
 def _check(connection: Connection) -> None:
@@ -349,24 +351,35 @@ def _units_or_none(value: Decimal | None, step: Decimal) -> int | None:
     return None if value is None else to_units(value, step)
 
 
+def _microseconds_or_none(moment: datetime | None) -> int | None:
+    return None if moment is None else microseconds(moment)
+
+
 def _order_record(instrument: Instrument, row: DictRow) -> OrderRecord:
+    lot, tick = instrument.lot_size, instrument.tick_size
     return OrderRecord(
         number=_number(row["order_id"]),
         status=row["status"],
         reason=row["reason"] or "",
-        quantity_lots=to_units(row["quantity"], instrument.lot_size),
-        filled_lots=to_units(row["filled_quantity"], instrument.lot_size),
-        notional=to_units(row["notional"], notional_scale(instrument).step),
-        price_ticks=_units_or_none(row["price"], instrument.tick_size),
+        quantity_lots=to_units(row["quantity"], lot),
+        filled_lots=to_units(row["filled_quantity"], lot),
+        notional=to_units(row["notional"], notional_step(instrument)),
+        price_ticks=_units_or_none(row["price"], tick),
+        displayed_lots=_units_or_none(row["displayed_quantity"], lot),
+        priority=row["priority"] or "",
         sequence=row["sequence"],
         updated_us=microseconds(row["updated_at"]),
         created_us=microseconds(row["created_at"]),
         client_id=row["client_id"],
         client_order_id=row["client_order_id"] or "",
+        expires_us=_microseconds_or_none(row["expires_at"]),
+        display_lots=_units_or_none(row["display_quantity"], lot),
+        self_trade_prevention=row["self_trade_prevention"],
         side=row["side"],
         type=row["type"],
         time_in_force=row["time_in_force"],
         post_only=row["post_only"],
+        stop_price_ticks=_units_or_none(row["stop_price"], tick),
         idempotency_key=row["idempotency_key"] or "",
     )
 

@@ -2,28 +2,55 @@
 Redis or Postgres. Everything that may be wrong with an entry shows here, before a row is kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, localcontext
+from decimal import (
+    Context,
+    Decimal,
+    DivisionByZero,
+    Inexact,
+    InvalidOperation,
+    Overflow,
+)
 from typing import Final, NamedTuple
 
-from app.domain.events import EVENT_FIELDS, Fill, parse_fills, parse_order_line, trade_id
-from app.domain.instruments import Instrument, Market, Scale
-from app.domain.orders import OrderRecord, Side, Status, order_id
+import msgspec
+
+from app.domain.events import (
+    EVENT_FIELDS,
+    EventType,
+    Fill,
+    parse_fills,
+    parse_orders,
+    trade_id,
+)
+from app.domain.instruments import Instrument, Market
+from app.domain.orders import OVER, OrderRecord, Side, order_id
+from app.domain.rules import Rules, parse_rules_detail
 from app.domain.views import timestamp
 
-OVER: Final = frozenset({Status.FILLED, Status.CANCELLED})
-"""States after which an order never changes. Named one by one: a state that this code does not
-know must keep its order in Redis."""
 ROWS_PER_TRANSACTION: Final = 20_000
 """Bounds memory and the time of one transaction: one command may change a thousand orders."""
 PRODUCT_DIGITS: Final = 200
 """More than tick size times lot size can have."""
-UNREADABLE: Final = (ValueError, KeyError, OverflowError, OSError)
-"""What reading a malformed entry raises; the last two by `datetime`, for times out of range."""
+FEE_BPS_MAX: Final = 10_000
+"""The whole notional, as a fee or as a rebate."""
+FEE_BPS_DECIMALS_MAX: Final = 18
+"""With it every fee, and every sum of fees, stays within PRODUCT_DIGITS."""
+UNREADABLE: Final = (ValueError, KeyError, ArithmeticError, OSError)
+"""What reading a malformed entry raises; the last two also by `datetime`, for times out of range.
+"""
+WITHOUT_ORDERS: Final = frozenset({EventType.RULES, EventType.KILL_SWITCH, EventType.CANCEL_AFTER})
+"""Kinds of events that may change no order."""
 
 Row = tuple[str | int | bool | None, ...]
 Delivery = dict[str, list["Entry"]]
+
+EXACT: Final = Context(
+    prec=PRODUCT_DIGITS, traps=[InvalidOperation, DivisionByZero, Overflow, Inexact]
+)
+"""Arithmetic that never rounds: it would raise Inexact instead, an ArithmeticError."""
+BASIS_POINT: Final = Decimal("0.0001")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -39,21 +66,69 @@ class Entry(NamedTuple):
 class Texts:
     """An instrument's numbers as decimal text, exactly."""
 
-    __slots__ = ("notional", "price", "quantity", "symbol")
+    __slots__ = ("_notional_step", "notional", "price", "quantity", "symbol")
 
     def __init__(self, instrument: Instrument) -> None:
         market = Market(instrument)
         self.symbol = instrument.symbol
         self.price = market.price.format
         self.quantity = market.quantity.format
-        self.notional = notional_scale(instrument).format
+        self.notional = market.notional.format
+        self._notional_step = notional_step(instrument)
+
+    def fees(self, rules: Rules) -> "Fees":
+        """What `rules` take of a trade.
+
+        Raises:
+            ValueError, InvalidOperation: a rate is out of range or has too many decimals.
+        """
+        return Fees(self._per_unit(rules.maker_fee_bps), self._per_unit(rules.taker_fee_bps))
+
+    def _per_unit(self, rate_bps: Decimal) -> Decimal:
+        exponent = rate_bps.as_tuple().exponent
+        if not isinstance(exponent, int) or exponent < -FEE_BPS_DECIMALS_MAX:
+            raise ValueError(f"a fee of {rate_bps} bp has too many decimals")
+        if abs(rate_bps) > FEE_BPS_MAX:
+            raise ValueError(f"a fee of {rate_bps} bp is more than all")
+        return EXACT.multiply(self._notional_step, EXACT.multiply(rate_bps, BASIS_POINT))
 
 
-def notional_scale(instrument: Instrument) -> Scale:
-    """Steps of one tick times one lot."""
-    with localcontext() as context:
-        context.prec = PRODUCT_DIGITS
-        return Scale(instrument.tick_size * instrument.lot_size, 0)
+class Fees(NamedTuple):
+    """What one tick x lot of a trade costs, in the quote currency; negative: a rebate."""
+
+    maker: Decimal
+    taker: Decimal
+
+
+class Dealings(msgspec.Struct):
+    """What trades add to one client's position in one instrument: lots, and ticks x lots. A trade
+    of a client with himself counts on both sides.
+    """
+
+    bought_lots: int = 0
+    sold_lots: int = 0
+    bought_notional: int = 0
+    sold_notional: int = 0
+    fees: Decimal = Decimal(0)
+    trades: int = 0
+
+
+class Execution(NamedTuple):
+    """One fill with what its rows say beyond it. `buyer` and `seller` are clients; the fees are
+    the maker's and the taker's, in the quote currency.
+    """
+
+    fill: Fill
+    side: str
+    buyer: str
+    seller: str
+    maker_fee: Decimal
+    taker_fee: Decimal
+
+
+def notional_step(instrument: Instrument) -> Decimal:
+    """One tick times one lot."""
+    return EXACT.multiply(instrument.tick_size, instrument.lot_size)
 
 
 def microseconds(moment: datetime) -> int:
@@ -84,31 +159,74 @@ class Batch:
         self.trades: list[Row] = []
         self.orders: dict[str, Row] = {}
         """Order id -> its last state within the batch."""
+        self.dealings: dict[tuple[str, str], Dealings] = {}
+        """Client and symbol -> what the trades add to that position."""
+        self.rules: dict[str, Row] = {}
+        """Symbol -> the instrument's rules after the batch, where the batch changes them."""
+        self.fees: dict[str, Fees] = {}
+        """Symbol -> the fees in force after the batch."""
         self.starts: dict[str, int] = {}
         """Symbol -> the position that the batch continues from."""
         self.ends: dict[str, int] = {}
         """Symbol -> the position after it."""
         self.over: dict[str, list[int]] = {}
         """Symbol -> numbers of the orders that ended."""
+        self._texts: dict[str, Texts] = {}
 
-    def add(self, texts: Texts, entry: Entry) -> None:
-        """Add one event; the batch is unchanged where it cannot be read.
+    def add(self, texts: Texts, entry: Entry, fees: Fees) -> None:
+        """Add one event; the batch is unchanged where it cannot be read. `fees` are those in force
+        before the batch; what the batch itself says of rules comes after them.
 
         Raises:
             one of `UNREADABLE`: the entry is not one of ours.
         """
         symbol, sequence = texts.symbol, entry.sequence
         kind, time_us, lines, fills, levels = (entry.fields[name] for name in EVENT_FIELDS)
-        orders = [parse_order_line(line) for line in lines.split("\n")]
+        detail = entry.fields.get("detail", "")
+        orders = parse_orders(lines)
+        if not orders and kind not in WITHOUT_ORDERS:
+            raise ValueError(f"an event {kind!r} without an order")
         moment = timestamp(int(time_us))
         order_rows = [order_row(texts, order) for order in orders]
-        self.trades += trade_rows(texts, sequence, moment, orders[0], parse_fills(fills))
-        self.events.append((symbol, sequence, kind, moment, lines, fills, levels))
+        in_force = self.fees.get(symbol, fees)
+        executions = executions_of(orders, parse_fills(fills), in_force)
+        trades = trade_rows(texts, sequence, moment, orders, executions)
+        if kind == EventType.RULES:
+            rules = parse_rules_detail(entry.fields["detail"])
+            in_force, self.rules[symbol] = texts.fees(rules), rules_row(texts, rules)
+        # Nothing raises from here on.
+        self.trades += trades
+        self.events.append((symbol, sequence, kind, moment, lines, fills, levels, detail))
         for order, row in zip(orders, order_rows, strict=True):
             self.orders[order_id(symbol, order.number)] = row
+        self._deal(symbol, executions)
+        self.fees[symbol], self._texts[symbol] = in_force, texts
         self.starts.setdefault(symbol, sequence - 1)
         self.ends[symbol] = sequence
         self.over.setdefault(symbol, []).extend(numbers_over(orders))
+
+    def _deal(self, symbol: str, executions: list[Execution]) -> None:
+        for fill, side, buyer, seller, maker_fee, taker_fee in executions:
+            lots, notional = fill.quantity_lots, fill.price_ticks * fill.quantity_lots
+            is_bought = side == Side.BUY
+            buying = self.dealings.setdefault((buyer, symbol), Dealings())
+            buying.trades += 1
+            buying.bought_lots += lots
+            buying.bought_notional += notional
+            buying.fees = EXACT.add(buying.fees, taker_fee if is_bought else maker_fee)
+            selling = self.dealings.setdefault((seller, symbol), Dealings())
+            selling.trades += 1
+            selling.sold_lots += lots
+            selling.sold_notional += notional
+            selling.fees = EXACT.add(selling.fees, maker_fee if is_bought else taker_fee)
+
+    @property
+    def positions(self) -> list[Row]:
+        """What to add to each position, in the order of event_store.POSITION_COLUMNS."""
+        return [
+            position_row(self._texts[symbol], client, dealings)
+            for (client, symbol), dealings in self.dealings.items()
+        ]
 
     @property
     def sequences(self) -> dict[str, range]:
@@ -116,14 +234,14 @@ class Batch:
         return {s: range(self.starts[s] + 1, end + 1) for s, end in self.ends.items()}
 
 
-def numbers_over(orders: list[OrderRecord]) -> list[int]:
+def numbers_over(orders: Iterable[OrderRecord]) -> list[int]:
     """Numbers of those orders that never change again."""
     return [order.number for order in orders if order.status in OVER]
 
 
 def order_row(texts: Texts, order: OrderRecord) -> Row:
     """The row of `orders`, in the order of event_store.ORDER_COLUMNS."""
-    price, quantity = order.price_ticks, texts.quantity
+    quantity = texts.quantity
     return (
         order_id(texts.symbol, order.number),
         texts.symbol,
@@ -134,7 +252,7 @@ def order_row(texts: Texts, order: OrderRecord) -> Row:
         order.post_only,
         order.client_order_id or None,
         order.idempotency_key or None,
-        None if price is None else texts.price(price),
+        _text(texts.price, order.price_ticks),
         quantity(order.quantity_lots),
         quantity(order.filled_lots),
         quantity(order.remaining_lots),
@@ -144,35 +262,106 @@ def order_row(texts: Texts, order: OrderRecord) -> Row:
         order.sequence,
         timestamp(order.created_us),
         timestamp(order.updated_us),
+        _text(texts.price, order.stop_price_ticks),
+        _text(quantity, order.display_lots),
+        _text(quantity, order.displayed_lots),
+        _text(timestamp, order.expires_us),
+        order.self_trade_prevention,
+        order.priority or None,
     )
 
 
+def _text(write: Callable[[int], str], units: int | None) -> str | None:
+    return None if units is None else write(units)
+
+
+def rules_row(texts: Texts, rules: Rules) -> Row:
+    """Symbol and rules, in the order of event_store.RULE_COLUMNS."""
+    return (
+        texts.symbol,
+        str(rules.status),
+        rules.price_band_bps,
+        _text(texts.quantity, rules.max_order_lots),
+        _text(texts.notional, rules.max_order_notional),
+        rules.max_open_orders,
+        f"{rules.maker_fee_bps:f}",
+        f"{rules.taker_fee_bps:f}",
+    )
+
+
+def executions_of(
+    orders: tuple[OrderRecord, ...], fills: tuple[Fill, ...], fees: Fees
+) -> list[Execution]:
+    """What an event's fills mean to its clients; the taker is the first of its orders.
+
+    Raises:
+        KeyError: a maker is not among the orders. ValueError: nobody is.
+    """
+    if not fills:
+        return []
+    if not orders:
+        raise ValueError("fills without an order")
+    clients = {order.number: order.client_id for order in orders}
+    side, taker = orders[0].side, orders[0].client_id
+    executions = []
+    for fill in fills:
+        maker = clients[fill.maker_number]
+        buyer, seller = (taker, maker) if side == Side.BUY else (maker, taker)
+        units = Decimal(fill.price_ticks * fill.quantity_lots)
+        maker_fee, taker_fee = EXACT.multiply(units, fees.maker), EXACT.multiply(units, fees.taker)
+        executions.append(Execution(fill, side, buyer, seller, maker_fee, taker_fee))
+    return executions
+
+
 def trade_rows(
-    texts: Texts, sequence: int, moment: str, taker: OrderRecord, fills: tuple[Fill, ...]
+    texts: Texts,
+    sequence: int,
+    moment: str,
+    orders: tuple[OrderRecord, ...],
+    executions: list[Execution],
 ) -> list[Row]:
     """The rows of `trades` of one event, in the order of event_store.TRADE_COLUMNS."""
-    symbol, taker_id = texts.symbol, order_id(texts.symbol, taker.number)
     rows: list[Row] = []
-    for index, fill in enumerate(fills, 1):
-        maker_id = order_id(symbol, fill.maker_number)
-        taker_buys = taker.side == Side.BUY
+    for index, execution in enumerate(executions, 1):
+        fill, side, buyer, seller, maker_fee, taker_fee = execution
+        maker_id = order_id(texts.symbol, fill.maker_number)
+        taker_id = order_id(texts.symbol, orders[0].number)
+        taker_buys = side == Side.BUY
         rows.append(
             (
-                trade_id(symbol, sequence, index),
-                symbol,
+                trade_id(texts.symbol, sequence, index),
+                texts.symbol,
                 sequence,
                 index,
                 texts.price(fill.price_ticks),
                 texts.quantity(fill.quantity_lots),
-                taker.side,
+                side,
                 taker_id if taker_buys else maker_id,
                 maker_id if taker_buys else taker_id,
                 maker_id,
                 taker_id,
                 moment,
+                buyer,
+                seller,
+                f"{maker_fee:f}",
+                f"{taker_fee:f}",
             )
         )
     return rows
+
+
+def position_row(texts: Texts, client: str, dealings: Dealings) -> Row:
+    """What to add to one position, in the order of event_store.POSITION_COLUMNS."""
+    return (
+        client,
+        texts.symbol,
+        f"{dealings.fees:f}",
+        texts.quantity(dealings.bought_lots),
+        texts.quantity(dealings.sold_lots),
+        texts.notional(dealings.bought_notional),
+        texts.notional(dealings.sold_notional),
+        dealings.trades,
+    )
 
 
 def transactions(delivery: Delivery, rows_max: int = ROWS_PER_TRANSACTION) -> Iterator[Delivery]:

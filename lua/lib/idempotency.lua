@@ -1,49 +1,36 @@
 -- Idempotency keys, in two generations: new records go into the current one; when it is one TTL old
--- the other, by then expired whole, is dropped in one step and becomes the current one.
+-- the sweep drops the other, by then expired whole, and makes it the current one.
 -- `<client>|<key>` -> `<order number>|<fingerprint of the payload>|<seconds since 1970>`
 --
--- Generations count from 0, and the two hashes are used in turn.
+-- Generations count from 0, and the two hashes are used in turn. ARGV 1 is the time to live in
+-- seconds.
 
 -- @include keys
+-- @include generations
+-- @include new
 
-local function generation_key(generation)
-  return KEYS[7 + generation % 2]
-end
-
--- What the other functions need to know of one use of a key.
-local function idempotent_use(client, key, now_us, generation, rotated_s)
-  return {
-    field = client .. '|' .. key, fingerprint = ARGV[10], ttl_s = tonumber(ARGV[11]),
-    now_s = tonumber(now_us:sub(1, -7)), generation = tonumber(generation),
-    rotated_s = tonumber(rotated_s),
-  }
-end
-
--- The answer to a key used before: a replay or a refusal; nil where the key is free.
-local function earlier_use(use)
-  local record = call('HGET', generation_key(use.generation), use.field)
-    or use.generation > 0 and call('HGET', generation_key(use.generation + 1), use.field)
+-- The answer to a key used before (CMD-4): a replay or a refusal; nil where the key is free.
+local function earlier_use(state)
+  local field, generation = new.use, state.generation
+  local record = call('HGET', generation_key(generation), field)
+    or generation ~= '0' and call('HGET', generation_key(generation + 1), field)
   if not record then
     return nil
   end
-  local number, fingerprint, used_s = record:match('^(%d+)|([^|]*)|(%d+)$')
-  if use.now_s - used_s >= use.ttl_s then
+  local number, used_for, used_s = record:match('^(%d+)|([^|]*)|(%d+)$')
+  if state.now_us:sub(1, -7) - used_s >= tonumber(ARGV[1]) then
     return nil
   end
-  if fingerprint ~= use.fingerprint then
+  if used_for ~= new.fingerprint then
     return { 'refused', 'idempotency_key_reused' }
   end
   return { 'replayed', number }
 end
 
--- Records the use by order `number`; starts a generation when the current one is a TTL old.
-local function remember_use(use, number)
-  local generation = use.generation
-  if use.now_s - use.rotated_s >= use.ttl_s then
-    generation = generation + 1
-    call('UNLINK', generation_key(generation))
-    call('HSET', BOOK, 'idempotency_generation', generation, 'idempotency_rotated', use.now_s)
+-- Records the use by the command that was just committed.
+local function remember_use(state)
+  if new.use ~= '' then
+    call('HSET', generation_key(state.generation), new.use,
+      state.next .. '|' .. new.fingerprint .. '|' .. state.now_us:sub(1, -7))
   end
-  call('HSET', generation_key(generation), use.field,
-    number .. '|' .. use.fingerprint .. '|' .. use.now_s)
 end

@@ -1,16 +1,20 @@
--- Whether a book takes anything new at all. Cancels pass regardless.
+-- Whether a book takes anything new at all; it does unless something speaks against it (STA-1).
 
--- @include keys
+local MAX_BACKLOG = 1000000 -- events that Postgres may be behind before nothing new is taken
 
-local MAX_BACKLOG = 1000000 -- entries of the stream (some 300 MB) beyond which no order is taken
-
--- The refusal of whatever is new: when the stream is full, since Postgres is too far behind, or when
--- the persister has suspended the book (`suspended` is its reason, or false).
-local function intake_refusal(suspended)
-  if call('XLEN', EVENTS) > MAX_BACKLOG then
+-- The refusal of a new order or an amendment, whatever it asks for; `killed` is its client's kill
+-- switch, or false.
+local function intake_refusal(state, killed)
+  if state.sequence - (state.committed or 0) > MAX_BACKLOG then
     return { 'refused', 'backlog_full' }
   end
-  if suspended then
+  if state.suspended or state.status == 'halted' then -- STA-3
     return { 'refused', 'instrument_halted' }
+  end
+  if state.status == 'cancel_only' then -- STA-2
+    return { 'refused', 'cancel_only' }
+  end
+  if killed then -- RSK-4
+    return { 'refused', 'kill_switch' }
   end
 end

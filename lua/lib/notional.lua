@@ -6,46 +6,33 @@
 
 local LIMB = 1e7
 
--- Limbs of a decimal integer given as text, least significant first.
-local function limbs(digits)
-  local out = {}
-  for last = #digits, 1, -7 do
-    out[#out + 1] = tonumber(digits:sub(math.max(1, last - 6), last))
-  end
-  return out
+-- The three limbs of a number below 10^21, least significant first.
+local function limbs(n)
+  local first = n % LIMB
+  local second = (n - first) / LIMB % LIMB
+  return first, second, (n - second * LIMB - first) / LIMB / LIMB
 end
 
-local function add_product_in_limbs(total, price, quantity)
-  local sum, p, q = limbs(total), limbs(text(price)), limbs(text(quantity))
-  for i = 1, #p do
-    for j = 1, #q do
-      sum[i + j - 1] = (sum[i + j - 1] or 0) + p[i] * q[j]
-    end
-  end
-  local carry, i, out = 0, 1, ''
-  while sum[i] or carry > 0 do
-    local value = (sum[i] or 0) + carry
-    carry = math.floor(value / LIMB)
-    out = format('%07d', value - carry * LIMB) .. out
-    i = i + 1
-  end
-  return (out:gsub('^0+', ''))
+-- The limb of a sum, and what it carries to the next.
+local function carry(sum)
+  local limb = sum % LIMB
+  return limb, (sum - limb) / LIMB
 end
 
--- `total` (text) + price * quantity (numbers below 2^53), as text.
+-- `total` (text) + price * quantity (below 2^53, numbers or text), as text.
 local function add_product(total, price, quantity)
-  local sum = tonumber(total) + price * quantity
-  if sum < EXACT_LIMIT then
-    return text(sum)
+  local product = total + price * quantity
+  if product < EXACT_LIMIT then
+    return text(product)
   end
-  return add_product_in_limbs(total, price, quantity)
-end
-
--- The notional of all fills together, as text.
-local function notional_of(fills)
-  local total = '0'
-  for _, fill in ipairs(fills) do
-    total = add_product(total, fill.price, fill.traded)
-  end
-  return total
+  local p1, p2, p3 = limbs(price)
+  local q1, q2, q3 = limbs(quantity)
+  local t1, t2 = tonumber(total:sub(-7)), tonumber(total:sub(-14, -8)) or 0
+  local t3, t4 = tonumber(total:sub(-21, -15)) or 0, tonumber(total:sub(-28, -22)) or 0
+  local t5, left = tonumber(total:sub(1, -29)) or 0
+  t1, left = carry(t1 + p1 * q1)
+  t2, left = carry(t2 + p1 * q2 + p2 * q1 + left)
+  t3, left = carry(t3 + p1 * q3 + p2 * q2 + p3 * q1 + left)
+  t4, left = carry(t4 + p2 * q3 + p3 * q2 + left)
+  return (format('%d%07d%07d%07d%07d', t5 + p3 * q3 + left, t4, t3, t2, t1):gsub('^0+', ''))
 end

@@ -1,40 +1,71 @@
--- What becomes of an order after matching, and how it comes to rest.
+-- Any new order: what it is, what refuses it, and how it is placed.
 
 -- @include keys
--- @include numbers
+-- @include padding
+-- @include order
+-- @include limits
+-- @include bands
+-- @include taking
+-- @include new
+-- @include idempotency
 
--- Status and reason of an order of `quantity` lots with `left` lots unfilled, and whether it rests.
-local function outcome(kind, time_in_force, quantity, left, limit_met)
-  if left == 0 then
-    return 'filled', ''
-  elseif limit_met then
-    return 'cancelled', 'fill_limit'
-  elseif time_in_force == 'fok' then
-    return 'cancelled', 'fok_unfilled'
-  elseif kind == 'market' then
-    return 'cancelled', 'no_liquidity'
-  elseif time_in_force == 'ioc' then
-    return 'cancelled', 'ioc_remainder'
+-- The order in `new`, before anything has happened to it.
+local function new_order(state)
+  local displayed = new.display ~= '' and '0' or ''
+  return read_order(padded(state.sequence + 1), 'open||' .. new.lots .. '|0|0|' .. new.price .. '|'
+    .. displayed .. '||||' .. state.now_us .. '|' .. new.tail)
+end
+
+-- What refuses it before it is matched; `open_orders`: how many its client has, or false.
+local function order_refusal(order, state, open_orders)
+  if order.expires ~= '' and order.expires <= state.now_us then -- EXP-1
+    return { 'refused', 'expires_in_past' }
   end
-  return left < quantity and 'partially_filled' or 'open', '', true
-end
-
--- The part of a new order's record that never changes; see record.lua.
-local function new_tail(now_us, client, client_order_id, side, kind, time_in_force, post_only, key)
-  return now_us .. '|' .. client .. '|' .. client_order_id .. '|' .. side .. '|' .. kind .. '|'
-    .. time_in_force .. '|' .. post_only .. '|||||' .. key
-end
-
--- Puts an order at the end of the queue at its price, and into the indexes by client.
-local function rest_order(key, score, number, client, client_order_id)
-  call('ZADD', key, score, number)
-  call('ZADD', OWNERS, 0, client .. '|' .. number)
-  if client_order_id ~= '' then
-    call('HSET', CLIENT_ORDER_IDS, client .. '|' .. client_order_id, number)
+  if order.client_order_id ~= '' and call('HEXISTS', CLIENT_ORDER_IDS,
+    order.client .. '|' .. order.client_order_id) == 1 then -- CMD-5
+    return { 'refused', 'duplicate_client_order_id' }
+  end
+  local stops, tif = order.stop_price ~= '', order.time_in_force
+  local may_rest = stops or (order.kind == 'limit' and (tif == 'gtc' or tif == 'gtd'))
+  local is_full = state.max_open and may_rest and (open_orders or 0) - state.max_open >= 0 -- RSK-3
+  if is_full or breaks_limits(state, order, order.quantity) then -- RSK-1, RSK-2
+    return { 'refused', 'risk_limit' }
+  end
+  if not stops and order.price ~= '' and outside_band(order.price, state) then -- BND-2
+    return { 'refused', 'price_band' }
   end
 end
 
--- An order's number: its sequence in 14 digits, so that members of equal score sort by arrival.
-local function padded(sequence)
-  return format('%014d', sequence)
+-- What refuses it once it is known what it would meet.
+local function meeting_refusal(order, met, state)
+  if met.would_cross then -- MAT-7
+    return { 'refused', 'post_only_would_cross' }
+  end
+  if order.kind == 'market' and above(met.notional, state.max_notional) then -- RSK-2
+    return { 'refused', 'risk_limit' }
+  end
+end
+
+-- Places the order and answers; `best` is the other side's best entry.
+local function place(state, best, open_orders)
+  local order, met = new_order(state), PENDS
+  local refusal = order_refusal(order, state, open_orders)
+  if not refusal and order.stop_price ~= '' then
+    -- @include pending
+    refusal = pend(state, order)
+  elseif not refusal then
+    met = take(state, order, best, limit_score(state, order), MAX_FILLS)
+    refusal = meeting_refusal(order, met, state)
+  end
+  refusal = refusal or conclude(state, 'place', order, met)
+  if refusal then
+    return refusal
+  end
+  remember_use(state)
+  local answer = { 'accepted', state.next, state.now_us, lines[1], table.concat(fills, ' ') }
+  if state.pending and met.last_price then
+    -- @include triggering
+    trigger_stops(state, met, MAX_FILLS - met.count)
+  end
+  return answer
 end

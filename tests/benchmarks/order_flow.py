@@ -1,19 +1,20 @@
-"""Orders as exchanges see them, and the commands that the product would send for them. Prices lie
+"""Orders as exchanges see them, and the calls that the product would make for them. Prices lie
 around a mid, densest near it; clients have names of an exchange's length, keys are UUIDs.
 """
 
 import random
 import uuid
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
-from hiredis import pack_command
+import msgspec
 from redis import Redis
 
 from app.domain.refusals import Reason
-from app.engine.book import Books, NewOrder, Scripts
-from app.engine.executor import DirectExecutor, Reply
-from app.engine.scripts import Script
+from app.domain.rules import Rules
+from app.engine.book import Books, Scripts
+from app.engine.commands import Cancel, NewOrder, OrderNumber
+from app.engine.executor import Call, DirectExecutor, Reply
 from tests.commands import SIDES, Side
 
 TTL_S = 86_400
@@ -23,54 +24,65 @@ NEAREST_TICKS = 50
 """No resting order is nearer to the mid: room for the makers that a benchmark puts in front."""
 SIZE_STEP_LOTS = 10_000
 
+Changed: TypeAlias = str | int | None
+"""What a field of an order may be."""
+
 
 class _Recorded(Exception):
     """The command is packed; nothing was sent."""
 
 
 class _Recorder:
-    """In an executor's place: keeps the command that would be sent."""
+    """In an executor's place: keeps the call that would be made."""
 
     def __init__(self) -> None:
-        self.packed = b""
+        self.call: Call | None = None
 
-    def run(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> Reply:
+    def run(self, call: Call) -> Reply:
         """Never returns: there is no reply."""
-        command: Any = ("EVALSHA", script.sha, len(keys), *keys, *args)
-        self.packed = pack_command(command)
+        self.call = call
         raise _Recorded
 
+    def run_all(self, calls: Sequence[Call]) -> list[Reply | Exception]:
+        """Not needed here."""
+        raise NotImplementedError
 
-class Packer:
-    """Commands of one book as bytes, exactly as the product would send them."""
+
+class Caller:
+    """Calls of one book, exactly as the product would make them."""
 
     def __init__(self, symbol: str, scripts: Scripts) -> None:
         self._symbol = symbol
         self._recorder = _Recorder()
         self._books = Books(self._recorder, TTL_S, scripts)
 
-    def place(self, order: NewOrder) -> bytes:
+    def place(self, order: NewOrder) -> Call:
         """See `Books.place`."""
-        try:
-            self._books.place(self._symbol, order)
-        except _Recorded:
-            return self._recorder.packed
-        raise AssertionError("not reached")
+        return self._call(lambda: self._books.place(self._symbol, order))
 
-    def cancel(self, number: int) -> bytes:
+    def cancel(self, number: int) -> Call:
         """See `Books.cancel`."""
-        try:
-            self._books.cancel(self._symbol, number, Reason.CANCELLED_BY_CLIENT)
-        except _Recorded:
-            return self._recorder.packed
-        raise AssertionError("not reached")
+        return self._call(lambda: self._books.cancel(self._symbol, Cancel(OrderNumber(number))))
 
-    def depth(self, levels: int) -> bytes:
+    def mass_cancel(self, client_id: str) -> Call:
+        """See `Books.mass_cancel`."""
+        reason = Reason.CANCELLED_BY_CLIENT
+        return self._call(lambda: self._books.mass_cancel(self._symbol, client_id, "", reason))
+
+    def depth(self, levels: int) -> Call:
         """See `Books.depth`."""
+        return self._call(lambda: self._books.depth(self._symbol, levels))
+
+    def sweep(self) -> Call:
+        """See `Books.sweep`."""
+        return self._call(lambda: self._books.sweep(self._symbol))
+
+    def _call(self, command: Callable[[], object]) -> Call:
         try:
-            self._books.depth(self._symbol, levels)
+            command()
         except _Recorded:
-            return self._recorder.packed
+            assert self._recorder.call is not None
+            return self._recorder.call
         raise AssertionError("not reached")
 
 
@@ -88,9 +100,17 @@ class Orders:
         price = MID_TICKS - away if side == "buy" else MID_TICKS + away
         return self.limit(side, price, self.lots())
 
-    def limit(self, side: Side, price_ticks: int, quantity_lots: int) -> NewOrder:
-        """Any limit order."""
-        return self._order(side, "limit", "gtc", price_ticks, quantity_lots)
+    def limit(
+        self, side: Side, price_ticks: int, quantity_lots: int, **changes: Changed
+    ) -> NewOrder:
+        """Any limit order; `changes` are fields of NewOrder that differ from a plain one's."""
+        order = self._order(side, "limit", "gtc", price_ticks, quantity_lots)
+        return msgspec.structs.replace(order, **changes) if changes else order
+
+    def stop(self, side: Side, stop_price_ticks: int, quantity_lots: int) -> NewOrder:
+        """A stop order."""
+        order = self._order(side, "stop", "gtc", None, quantity_lots)
+        return msgspec.structs.replace(order, stop_price_ticks=stop_price_ticks)
 
     def market(self, side: Side, quantity_lots: int) -> NewOrder:
         """A market order."""
@@ -113,17 +133,27 @@ class Orders:
             client_id=f"trader-{self.rng.randrange(CLIENTS):06d}",
             idempotency_key=key,
             fingerprint=f"{self.rng.getrandbits(44):011x}" if key else "",
+            self_trade_prevention="cancel_oldest",
         )
 
 
-def open_book(client: "Redis", symbol: str) -> Packer:
-    """A new book, and Redis knows all scripts."""
+RULES = Rules(
+    price_band_bps=1_000,
+    max_order_lots=10**12,
+    max_order_notional=10**20,
+    max_open_orders=100_000,
+)
+"""Every protection is on, and none bites."""
+
+
+def open_book(client: "Redis", symbol: str) -> Caller:
+    """A new book with RULES, and Redis knows all scripts."""
     scripts = Scripts.load()
     for script in scripts:
         client.script_load(script.source)
-    was_new = Books(DirectExecutor(client), TTL_S, scripts).open(symbol)
+    was_new = Books(DirectExecutor(client), TTL_S, scripts).open(symbol, RULES)
     assert was_new, f"{symbol} was there"
-    return Packer(symbol, scripts)
+    return Caller(symbol, scripts)
 
 
 def numbers_of(replies: Sequence[Any]) -> list[int]:

@@ -1,19 +1,19 @@
 """A Redis for one benchmark, with the project's redis.conf, and what its commands cost it. Commands
-come packed and go pipelined, so that the client's speed does not matter: cost is Redis's own CPU.
+are packed beforehand and go pipelined, so that the client's speed does not matter: cost is Redis's
+own CPU.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from redis import Redis
-from redis.connection import AbstractConnection
 
 from app.api.application import connect_redis
 from app.embedded.redis_server import EmbeddedRedis
+from app.engine.executor import Call, Sent, grouped
 
 PIPELINED = 64
 """Commands sent in one write, about what 100 users make a worker's executor send."""
@@ -42,47 +42,52 @@ def private_redis() -> Iterator["Redis"]:
 
 
 def send(client: "Redis", commands: Sequence[bytes]) -> list[Any]:
-    """Run packed commands, one write after the other; their replies, in order.
+    """Run packed commands, PIPELINED in one write; their replies, in order.
 
     Raises:
         redis.ResponseError: a command failed.
     """
-    with _connection(client) as connection:
+    connection = client.connection_pool.get_connection()
+    try:
         replies: list[Any] = []
         for first in range(0, len(commands), PIPELINED):
             chunk = commands[first : first + PIPELINED]
             connection.send_packed_command([b"".join(chunk)], check_health=False)
             replies += [connection.read_response() for _ in chunk]
         return replies
-
-
-def send_ahead(client: "Redis", commands: Iterable[bytes]) -> list[Any]:
-    """As `send`, but the next write is made while Redis works on the one before: for filling."""
-    iterator, replies, under_way = iter(commands), list[Any](), 0
-    with _connection(client) as connection:
-        while chunk := list(islice(iterator, PIPELINED)):
-            connection.send_packed_command([b"".join(chunk)], check_health=False)
-            replies += [connection.read_response() for _ in range(under_way)]
-            under_way = len(chunk)
-        replies += [connection.read_response() for _ in range(under_way)]
-    return replies
-
-
-@contextmanager
-def _connection(client: "Redis") -> Iterator[AbstractConnection]:
-    connection = client.connection_pool.get_connection()
-    try:
-        yield connection
     finally:
         client.connection_pool.release(connection)
 
 
+def make(client: "Redis", calls: Sequence[Call]) -> list[Any]:
+    """Make calls, PIPELINED in one write, grouped as the executor groups those of as many callers;
+    their answers, in order.
+    """
+    sent = [Sent(call) for call in calls]
+    for first in range(0, len(sent), PIPELINED):
+        packets = list(grouped(sent[first : first + PIPELINED]))
+        while packets:
+            replies = send(client, [packet.packed for packet in packets])
+            pairs = zip(packets, replies, strict=True)
+            left = [each for packet, reply in pairs for each in packet.take(reply)]
+            packets = list(grouped(left))
+    return [each.outcome for each in sent]
+
+
 def cost_of(client: "Redis", commands: Sequence[bytes]) -> tuple[Cost, list[Any]]:
     """Run packed commands, all of them scripts, and say what they cost Redis."""
+    return _measured(client, len(commands), lambda: send(client, commands))
+
+
+def cost_of_calls(client: "Redis", calls: Sequence[Call]) -> tuple[Cost, list[Any]]:
+    """Make calls, and say what they cost Redis."""
+    return _measured(client, len(calls), lambda: make(client, calls))
+
+
+def _measured(client: "Redis", count: int, run: Callable[[], list[Any]]) -> tuple[Cost, list[Any]]:
     cpu_before, scripts_before = _cpu_us(client), script_us(client)
-    replies = send(client, commands)
+    replies = run()
     scripts_after, cpu_after = script_us(client), _cpu_us(client)
-    count = len(commands)
     return Cost((cpu_after - cpu_before) / count, (scripts_after - scripts_before) / count), replies
 
 

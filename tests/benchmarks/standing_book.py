@@ -2,17 +2,18 @@
 over is dropped as the persister drops it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
 
-from app.engine.book import NewOrder
+from app.engine.commands import NewOrder
+from app.engine.executor import Call
 from app.engine.keys import book_keys
 from app.persistence import event_stream
 from app.persistence.persister import STREAM_WINDOW
 from tests.benchmarks.order_flow import Orders, numbers_of, open_book
-from tests.benchmarks.private_redis import Cost, cost_of, send_ahead
+from tests.benchmarks.private_redis import Cost, cost_of_calls, make
 from tests.commands import Side
 
 FILL_CHUNK = 10_000
@@ -26,21 +27,15 @@ class StandingBook:
         self.client = client
         self.symbol = symbol
         self.orders = orders
-        self.packer = open_book(client, symbol)
+        self.caller = open_book(client, symbol)
         self.resting: dict[Side, list[int]] = {"buy": [], "sell": []}
         """Numbers of the orders that rest, by side."""
         for first in range(0, size, FILL_CHUNK):
             self._fill(min(FILL_CHUNK, size - first))
 
     def _fill(self, count: int) -> None:
-        chosen: list[NewOrder] = []
-
-        def commands() -> Iterator[bytes]:
-            for _ in range(count):
-                chosen.append(self.orders.resting())
-                yield self.packer.place(chosen[-1])
-
-        numbers = numbers_of(send_ahead(self.client, commands()))
+        chosen = [self.orders.resting() for _ in range(count)]
+        numbers = numbers_of(make(self.client, [self.caller.place(order) for order in chosen]))
         self._note(chosen, numbers)
         self.drop([], numbers[-1])
 
@@ -55,7 +50,7 @@ class StandingBook:
     def place_resting(self, count: int) -> Cost:
         """Place `count` orders that rest."""
         chosen = [self.orders.resting() for _ in range(count)]
-        cost, replies = self.run([self.packer.place(order) for order in chosen])
+        cost, replies = self.run([self.caller.place(order) for order in chosen])
         self._note(chosen, numbers_of(replies))
         return cost
 
@@ -63,7 +58,7 @@ class StandingBook:
         """Cancel `count` orders, old and new ones alike."""
         numbers = [self.take(side) for side in ("buy", "sell") for _ in range(count // 2)]
         self.orders.rng.shuffle(numbers)
-        cost, replies = self.run([self.packer.cancel(number) for number in numbers])
+        cost, replies = self.run([self.caller.cancel(number) for number in numbers])
         self.drop(numbers, numbers_of(replies)[-1])
         return cost
 
@@ -74,9 +69,9 @@ class StandingBook:
         resting[chosen], resting[-1] = resting[-1], resting[chosen]
         return resting.pop()
 
-    def run(self, commands: Sequence[bytes]) -> tuple[Cost, list[Any]]:
-        """Run packed commands of this book; every one must be accepted."""
-        cost, replies = cost_of(self.client, commands)
+    def run(self, calls: Sequence[Call]) -> tuple[Cost, list[Any]]:
+        """Make calls of this book; every one must be accepted."""
+        cost, replies = cost_of_calls(self.client, calls)
         numbers_of(replies)
         return cost, replies
 

@@ -1,7 +1,8 @@
 """The WebSocket's blueprint and hub in a Flask app of their own, for gunicorn: `server_app()`.
 
-The place and cancel of this app are stand-ins: a place answers
-with its order, waits while Redis has the key `hold`, and fails where the order says so.
+The commands of this app are stand-ins: a place answers with its order, waits while Redis has the
+key `hold`, and fails where the order says so; an amend answers with what it was given; what
+connections were promised is put on the list `disconnected`.
 """
 
 import os
@@ -13,8 +14,10 @@ from flask import Flask, Response
 from prometheus_client import generate_latest
 from redis import Redis
 
+from app.api.bodies import Changes
+from app.api.disconnects import Promises
 from app.api.problems import register
-from app.api.stream import stream_blueprint
+from app.api.stream import Commands, stream_blueprint
 from app.domain.instruments import DEFAULT_INSTRUMENTS, Market
 from app.feed.hub import Hub
 from app.feed.reader import connect
@@ -57,9 +60,16 @@ def server_app() -> Flask:
     def cancel(order_id: str) -> Answer:
         return Answer(404, msgspec.json.encode({"code": "order_not_found", "id": order_id}))
 
+    def amend(order_id: str, changes: Changes) -> Answer:
+        return Answer(200, msgspec.json.encode({"id": order_id, "changes": changes}))
+
+    def disconnected(promises: Promises) -> None:
+        redis.rpush("disconnected", msgspec.json.encode(promises).decode())
+
+    commands = Commands(place, amend, cancel, disconnected)
     app = Flask(__name__)
     register(app)
-    app.register_blueprint(stream_blueprint(hub, place, cancel, markets.get))
+    app.register_blueprint(stream_blueprint(hub, commands, markets.get))
     app.add_url_rule("/metrics", view_func=lambda: Response(generate_latest()))
     app.extensions["hub"] = hub
     return app

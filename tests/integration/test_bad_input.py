@@ -32,6 +32,11 @@ EXAMPLES: Final = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
+POSTS: Final = (
+    *("/orders", "/orders/batch", "/orders/cancel-after"),
+    *("/admin/instruments", "/admin/kill-switch"),
+)
+
 JsonValue: TypeAlias = Any
 
 
@@ -58,6 +63,14 @@ class Standing:
             "price": "10.00",
             "quantity": "1.000",
         } | fields
+
+    def bodies(self) -> list[tuple[str, str]]:
+        """Method and path of each request that has a body."""
+        return [
+            *(("POST", path) for path in POSTS),
+            ("PATCH", f"/orders/{self.order_id}"),
+            ("PATCH", f"/admin/instruments/{self.symbol}"),
+        ]
 
     def refused(
         self, method: str, path: str, body: object = b"", headers: dict[str, str] | None = None
@@ -193,12 +206,13 @@ def test_a_bad_number_is_refused_never_rounded(
         ("post_only", 1, "invalid_value"),
         ("instrument", 7, "invalid_value"),
         ("instrument", None, "invalid_value"),
-        ("type", "stop", "not_supported"),
-        ("time_in_force", "gtd", "not_supported"),
-        ("stop_price", "9", "not_supported"),
-        ("display_quantity", "1", "not_supported"),
-        ("expires_at", "2030-01-01T00:00:00Z", "not_supported"),
-        ("self_trade_prevention", "decrement", "not_supported"),
+        ("stop_price", "9", "not_allowed"),
+        ("display_quantity", "1.001", "out_of_range"),
+        ("display_quantity", "0.0005", "off_lot"),
+        ("display_quantity", "0", "not_positive"),
+        ("expires_at", "2030-01-01T00:00:00Z", "not_allowed"),
+        ("expires_at", 1893456000, "invalid_value"),
+        ("self_trade_prevention", None, "invalid_value"),
         ("client_id", "", "invalid_text"),
         ("client_id", "a|b", "invalid_text"),
         ("client_id", " a", "invalid_text"),
@@ -234,6 +248,22 @@ def test_a_bad_field_is_named(standing: Standing, field: str, value: JsonValue, 
             {"type": "market", "price": None, "time_in_force": "gtc"},
             {"time_in_force": "invalid_value"},
         ),
+        ({"type": "stop"}, {"price": "not_allowed", "stop_price": "required"}),
+        ({"type": "stop_limit"}, {"stop_price": "required"}),
+        (
+            {"type": "stop", "price": None, "stop_price": "9.001", "display_quantity": "1"},
+            {"stop_price": "off_tick", "display_quantity": "not_allowed"},
+        ),
+        ({"time_in_force": "gtd"}, {"expires_at": "required"}),
+        (
+            {"time_in_force": "gtd", "expires_at": "2030-01-01T00:00:00"},
+            {"expires_at": "invalid_value"},
+        ),
+        (
+            {"time_in_force": "gtd", "expires_at": "2300-01-01T00:00:00Z"},
+            {"expires_at": "out_of_range"},
+        ),
+        ({"time_in_force": "ioc", "display_quantity": "1"}, {"display_quantity": "not_allowed"}),
         ({"type": "market", "price": None, "post_only": True}, {"post_only": "invalid_value"}),
         ({"time_in_force": "ioc", "post_only": True}, {"post_only": "invalid_value"}),
         ({"time_in_force": "fok", "post_only": True}, {"post_only": "invalid_value"}),
@@ -320,16 +350,15 @@ GOOD: Final = b'{"instrument":"%s","side":"buy","price":"10.00","quantity":"1.00
     ids=lambda body: repr(body[:24]),
 )
 def test_what_is_not_json_is_refused(standing: Standing, body: bytes) -> None:
-    answer = standing.refused("POST", "/orders", body)
-    assert answer.status == 400
-    standing.refused("POST", "/admin/instruments", body)
+    for method, path in standing.bodies():
+        assert standing.refused(method, path, body).status == 400
 
 
 @pytest.mark.parametrize("body", [b"null", b"true", b"1", b'"order"', b"[]", b"[{}]", b"{}"])
 def test_json_that_is_no_order_is_refused(standing: Standing, body: bytes) -> None:
-    answer = standing.refused("POST", "/orders", body)
-    assert (answer.status, answer.code) == (400, "validation_failed")
-    standing.refused("POST", "/admin/instruments", body)
+    for method, path in standing.bodies():
+        answer = standing.refused(method, path, body)
+        assert (answer.status, answer.code) == (400, "validation_failed")
 
 
 @pytest.mark.parametrize("text", [b"\xff", b"\xc3", b"\xed\xa0\x80", b"1\xfe"])
@@ -444,8 +473,11 @@ def test_an_unknown_instrument_is_not_found(standing: Standing, unknown: str) ->
 )
 def test_a_bad_order_id_is_not_found(standing: Standing, ending: str) -> None:
     path = f"/orders/{quote(f'{standing.symbol}-{ending}', safe='')}"
-    for method, target in (("GET", path), ("DELETE", path), ("POST", f"{path}/cancel")):
-        answer = standing.refused(method, target)
+    for method, target, body in (
+        *(("GET", path, b""), ("DELETE", path, b""), ("POST", f"{path}/cancel", b"")),
+        ("PATCH", path, b'{"price":"10.00"}'),
+    ):
+        answer = standing.refused(method, target, body)
         assert (answer.status, answer.code) == (404, "order_not_found")
 
 
@@ -545,20 +577,29 @@ FIELDS: Final = (
     *("time_in_force", "expires_at", "post_only", "display_quantity", "self_trade_prevention"),
     *("client_order_id", "idempotency_key"),
 )
+PREVENTIONS: Final = ("none", "cancel_newest", "cancel_oldest", "cancel_both", "decrement")
 NOT_TEXT: Final = JSON_VALUES.filter(lambda value: value is not None and not isinstance(value, str))
 # For each field, values that no order may have there.
 BAD_VALUES: Final[dict[str, st.SearchStrategy[JsonValue]]] = {
     "instrument": NOT_TEXT | st.none() | TEXTS,
     "side": JSON_VALUES.filter(lambda value: value not in ("buy", "sell")),
-    "type": JSON_VALUES.filter(lambda value: value not in ("limit", "market")),
+    "type": JSON_VALUES.filter(
+        lambda value: value not in ("limit", "market", "stop", "stop_limit")
+    ),
     "quantity": JSON_VALUES.filter(lambda value: not is_exact(value, LOT, MAX_QUANTITY)),
     "price": JSON_VALUES.filter(lambda value: not is_exact(value, TICK, MAX_PRICE)),
-    "stop_price": JSON_VALUES.filter(lambda value: value is not None),
-    "time_in_force": JSON_VALUES.filter(lambda value: value not in ("gtc", "ioc", "fok", None)),
+    "stop_price": JSON_VALUES.filter(
+        lambda value: value is not None and not is_exact(value, TICK, MAX_PRICE)
+    ),
+    "time_in_force": JSON_VALUES.filter(
+        lambda value: value not in ("gtc", "ioc", "fok", "gtd", None)
+    ),
     "expires_at": JSON_VALUES.filter(lambda value: value is not None),
     "post_only": JSON_VALUES.filter(lambda value: not isinstance(value, bool)),
-    "display_quantity": JSON_VALUES.filter(lambda value: value is not None),
-    "self_trade_prevention": JSON_VALUES.filter(lambda value: value != "none"),
+    "display_quantity": JSON_VALUES.filter(
+        lambda value: value is not None and not is_exact(value, LOT, MAX_QUANTITY)
+    ),
+    "self_trade_prevention": JSON_VALUES.filter(lambda value: value not in PREVENTIONS),
     "client_id": NOT_TEXT,
     "client_order_id": NOT_TEXT,
     "idempotency_key": NOT_TEXT,
@@ -581,16 +622,99 @@ def is_exact(value: JsonValue, step: Decimal, most: Decimal) -> bool:
 
 @EXAMPLES
 @given(body=st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
-def test_any_bytes_as_an_order_are_refused(standing: Standing, body: bytes) -> None:
-    for path in ("/orders", "/admin/instruments"):
-        standing.refused("POST", path, body)
+def test_any_bytes_as_a_body_are_refused(standing: Standing, body: bytes) -> None:
+    for method, path in standing.bodies():
+        standing.refused(method, path, body)
 
 
 @EXAMPLES
 @given(value=JSON_VALUES)
-def test_any_json_as_an_order_is_refused(standing: Standing, value: JsonValue) -> None:
-    for path in ("/orders", "/admin/instruments"):
-        standing.refused("POST", path, json.dumps(value).encode())
+def test_any_json_as_a_body_is_refused(standing: Standing, value: JsonValue) -> None:
+    for method, path in standing.bodies():
+        standing.refused(method, path, json.dumps(value).encode())
+
+
+def is_json(value: JsonValue) -> bool:
+    """Whether Python writes it as JSON, which has neither NaN nor infinities."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
+@EXAMPLES
+@given(items=st.lists(JSON_VALUES, min_size=1, max_size=5).filter(is_json))
+def test_any_json_as_an_item_of_a_batch_is_a_problem_of_its_own(
+    standing: Standing, items: list[JsonValue]
+) -> None:
+    with standing.unchanged():
+        for result in standing.system.api.batch(items):
+            assert 400 <= result["status"] < 500, result
+            assert CODE.fullmatch(result["body"]["code"])
+
+
+@EXAMPLES
+@given(
+    op=st.sampled_from(["cancel", "amend"]),
+    fields=st.dictionaries(
+        st.sampled_from(
+            [
+                *("order_id", "client_id", "instrument", "client_order_id"),
+                *("price", "quantity", "stop_price"),
+            ]
+        ),
+        JSON_VALUES,
+        max_size=5,
+    ).filter(is_json),
+)
+def test_any_fields_that_name_no_order_are_refused(
+    standing: Standing, op: str, fields: Json
+) -> None:
+    with standing.unchanged():
+        (result,) = standing.system.api.batch([{"op": op} | fields])
+    assert 400 <= result["status"] < 500, result
+
+
+TIMERS: Final = st.fixed_dictionaries(
+    {
+        "client_id": JSON_VALUES | st.just("ann"),
+        "timeout_s": JSON_VALUES.filter(lambda value: not is_a_timeout(value)),
+    },
+    optional={"other": JSON_VALUES},
+)
+
+
+def is_a_timeout(value: JsonValue) -> bool:
+    """Whether this is 0 to 86,400 s to the millisecond."""
+    return value in (0, "0", "-0", -0.0) or is_exact(value, Decimal("0.001"), Decimal(86_400))
+
+
+@EXAMPLES
+@given(timer=TIMERS)
+def test_a_timer_without_a_time_is_refused(standing: Standing, timer: Json) -> None:
+    standing.refused("POST", "/orders/cancel-after", timer | {"instrument": standing.symbol})
+
+
+RULE_NAMES: Final = (
+    *("price_band_bps", "max_order_quantity", "max_order_notional", "max_open_orders"),
+    *("maker_fee_bps", "taker_fee_bps", "status"),
+)
+
+
+@EXAMPLES
+@given(
+    others=st.dictionaries(st.sampled_from(RULE_NAMES), JSON_VALUES, max_size=3),
+    bad=st.tuples(st.sampled_from(RULE_NAMES), TEXTS.map(lambda text: f"x{text}")),
+)
+def test_one_bad_rule_changes_none(standing: Standing, others: Json, bad: tuple[str, str]) -> None:
+    standing.refused("PATCH", f"/admin/instruments/{standing.symbol}", others | dict([bad]))
+
+
+@pytest.mark.parametrize("query", ["", "?side=buy", "?client_id=", "?client_id=a%7Cb&side=buy"])
+def test_a_mass_cancel_of_nobody_in_particular_is_refused(standing: Standing, query: str) -> None:
+    answer = standing.refused("DELETE", f"/orders{query}")
+    assert (answer.status, answer.code) == (400, "validation_failed")
 
 
 @EXAMPLES

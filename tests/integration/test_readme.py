@@ -1,4 +1,6 @@
-"""README's tours, pasted line by line into a fresh system: each answers as it is printed there."""
+"""The tours of README and docs, pasted line by line into a fresh system: each answers as it is
+printed there.
+"""
 
 import re
 import subprocess
@@ -12,9 +14,16 @@ README = (ROOT / "README.md").read_text()
 ELLIPSIS = "…"
 
 
-def tour() -> list[tuple[str, str]]:
-    """Each command of the curl tour with what is printed below it."""
-    section = README.split("## A tour with curl")[1].split("\n## ")[0]
+TOURS = {
+    "README": README.split("## A tour with curl")[1].split("\n## ")[0],
+    "ORDER_TYPES": (ROOT / "docs" / "ORDER_TYPES.md").read_text(),
+    "PROTECTION": (ROOT / "docs" / "PROTECTION.md").read_text(),
+}
+"""Each trades instruments of its own."""
+
+
+def steps_of(section: str) -> list[tuple[str, str]]:
+    """Each command of a tour with what is printed below it."""
     steps: list[tuple[str, str]] = []
     for block in re.findall(r"```bash\n(.*?)```", section, re.DOTALL):
         for line in block.splitlines():
@@ -52,8 +61,9 @@ def shell(system: System, command: str) -> str:
     ).stdout
 
 
-def test_the_curl_tour_answers_as_printed(fresh: System) -> None:
-    steps = tour()
+@pytest.mark.parametrize("name", TOURS)
+def test_a_curl_tour_answers_as_printed(fresh: System, name: str) -> None:
+    steps = steps_of(TOURS[name])
     assert len(steps) > 10
     for command, printed in steps:
         assert printed, f"nothing is printed below: {command}"

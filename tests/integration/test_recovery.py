@@ -9,6 +9,8 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
 import pytest
@@ -36,6 +38,14 @@ PROGRESS: Final = 200
 """Commands that count as the traders' going on."""
 READ_BACK: Final = 100
 """Orders read over REST at the end; the audit has seen them all in the stores."""
+
+MICROSECONDS: Final = 1_000_000
+EARLY_US: Final = 1000
+"""Rounding of this test's own floats."""
+LATE_US: Final = 1.3 * MICROSECONDS
+"""A second, and what passes between two requests of a test."""
+LATE_AFTER_A_KILL_US: Final = 7.0 * MICROSECONDS
+"""What died often is started again after up to 5 s; and it takes a moment to start."""
 
 pytestmark = pytest.mark.slow
 
@@ -153,7 +163,7 @@ class TestRedis:
         symbol = crowd.traders[0].symbol
         before = system.contents(symbol)
         held = {key.removeprefix(f"{{{symbol}}}:") for key in before}
-        assert held >= {"book", "orders", "owners", "idempotency:0", "events"}
+        assert held >= {"book", "owners", "idempotency:0", "events"}
         assert held & {"bids", "asks"}, "orders rest, so there is something to lose"
         kill_redis(system)
         assert system.contents(symbol) == before
@@ -295,7 +305,9 @@ class TestPersister:
         assert not crowd.untold
         check_story(system, crowd, rng)
 
-    @pytest.mark.parametrize("table", ["events", "orders", "trades", "stream_positions"])
+    @pytest.mark.parametrize(
+        "table", ["events", "orders", "trades", "positions", "stream_positions"]
+    )
     def test_killed_between_two_statements_it_has_written_all_or_nothing(
         self, system: System, crowd: Crowd, rng: random.Random, table: str
     ) -> None:
@@ -335,6 +347,69 @@ class TestPersister:
         wait_for(lambda: answers(system.redis))
         crowd.trade(steps=10)
         check_story(system, crowd, rng)
+
+
+class TestTimers:
+    """What is due by the clock while parts are gone: cancel-after timers and expiries."""
+
+    def test_they_fire_though_api_and_postgres_hang(self, system: System, symbol: str) -> None:
+        """Within a second; and those who asked find it so afterwards."""
+        timed, dated = arm(system, symbol, timeout_s=1)
+        with system.paused("postgres"), system.paused("serve"):
+            wait_for(lambda: not open_numbers(system, symbol))
+        check_ended_in_time(system, symbol, timed, dated)
+        audit(system, symbol)
+
+    def test_they_fire_though_the_persister_was_killed(self, system: System, symbol: str) -> None:
+        """Its successor does it, late by no more than it takes to start."""
+        timed, dated = arm(system, symbol, timeout_s=3)
+        system.kill("persist")
+        wait_for(lambda: not open_numbers(system, symbol))
+        check_ended_in_time(system, symbol, timed, dated, LATE_AFTER_A_KILL_US)
+        audit(system, symbol)
+
+    def test_they_outlive_redis(self, system: System, symbol: str) -> None:
+        """kill -9 of Redis while they run: they fire when it is back."""
+        timed, dated = arm(system, symbol, timeout_s=3)
+        kill_redis(system)
+        wait_for(lambda: not open_numbers(system, symbol))
+        check_ended_in_time(system, symbol, timed, dated)
+        audit(system, symbol)
+
+
+def arm(system: System, symbol: str, timeout_s: int) -> tuple[Json, Json]:
+    """An order that a timer will cancel, and one that will expire at about the same time."""
+    timed = system.api.placed(order_body(symbol, limit("alice", "buy", 10, 1)))["order"]
+    ends_us = int((time.time() + timeout_s) * MICROSECONDS)
+    body = replace(limit("bob", "sell", 20, 1), time_in_force="gtd", expires_us=ends_us)
+    dated = system.api.placed(order_body(symbol, body))["order"]
+    timer = {"instrument": symbol, "client_id": "alice", "timeout_s": timeout_s}
+    answer = system.api.request("POST", "/orders/cancel-after", timer)
+    assert answer.status == 200, answer
+    return timed | {"ends_us": ends_us}, dated | {"ends_us": ends_us}
+
+
+def open_numbers(system: System, symbol: str) -> list[int]:
+    """Of the orders that are open by Redis's word."""
+    owners: Any = system.redis.zrange(f"{{{symbol}}}:owners", 0, -1)
+    return [int(owner.rpartition(b"|")[2]) for owner in owners]
+
+
+def check_ended_in_time(
+    system: System, symbol: str, timed: Json, dated: Json, late_us_max: float = LATE_US
+) -> None:
+    """Each for its own reason, soon after its time; and REST says so."""
+    system.settled()
+    for order, status, reason in (
+        (timed, "cancelled", "cancel_after"),
+        (dated, "expired", "expired"),
+    ):
+        await_reads(system)
+        told = read_back(system, order["order_id"])
+        assert (told["status"], told["reason"]) == (status, reason)
+        ended = datetime.fromisoformat(told["updated_at"]).timestamp() * MICROSECONDS
+        late_us = ended - order["ends_us"]
+        assert -EARLY_US < late_us < late_us_max, late_us
 
 
 def position(system: System, symbol: str) -> int:

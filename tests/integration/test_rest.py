@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from tests.conftest import ListInstrument
-from tests.rest import Answer, Api, Json, order_id, raw_request, volley
+from tests.rest import (
+    Api,
+    Json,
+    a_market_order,
+    an_order,
+    check_problem,
+    codes_by_field,
+    order_id,
+    raw_request,
+    volley,
+)
 from tests.system import System, wait_for
 
 ORDER_FIELDS = {
@@ -23,41 +33,11 @@ TRADE_FIELDS = {
     *("trade_id", "instrument", "price", "quantity", "side", "buy_order_id", "sell_order_id"),
     *("maker_order_id", "taker_order_id", "sequence", "timestamp"),
 }
-PROBLEM_FIELDS = {"type", "title", "status", "detail", "instance", "code"}
 RFC_3339_US = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 EXACT_LIMIT = 2**53
 MAX_PAGE = 1000
 MAX_BODY_BYTES = 16 * 1024
 TEN_PAIRS = ("BTC", "ETH", "SOL", "BNB", "XRP", "ADA", "DOGE", "AVAX", "MATIC", "DOT")
-
-
-def an_order(symbol: str, **fields: object) -> Json:
-    """A buy of 5 at 100 unless told otherwise; None leaves a field out."""
-    order = {"instrument": symbol, "side": "buy", "quantity": "5", "price": "100"} | fields
-    return {name: value for name, value in order.items() if value is not None}
-
-
-def a_market_order(symbol: str, side: str, quantity: str, **fields: object) -> Json:
-    return an_order(symbol, side=side, type="market", quantity=quantity, price=None, **fields)
-
-
-def check_problem(answer: Answer, status: int, code: str, instance: str) -> Json:
-    """The answer is this problem, in the contract's shape; returns it."""
-    assert (answer.status, answer.code) == (status, code), answer
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    problem = answer.json()
-    assert problem.keys() - {"errors"} == PROBLEM_FIELDS
-    assert problem["status"] == status
-    assert problem["instance"] == instance
-    assert problem["title"]
-    assert problem["detail"]
-    for error in problem.get("errors", []):
-        assert error.keys() == {"field", "code", "detail"}
-    return problem
-
-
-def codes_by_field(problem: Json) -> dict[str, str]:
-    return {error["field"]: error["code"] for error in problem["errors"]}
 
 
 def moment(text: str) -> datetime:
@@ -255,7 +235,7 @@ class TestReading:
             orders[1] = api.cancelled(orders[1]["order_id"])
             assert [api.order(order["order_id"]) for order in orders] == orders
         system.settled()
-        kept = system.redis.hkeys(f"{{{symbol}}}:orders")
+        kept = [name for name in system.redis.hkeys(f"{{{symbol}}}:book") if name.isdigit()]
         assert kept == [b"%014d" % 3], "what is over has left Redis"
         assert [api.order(order["order_id"]) for order in orders] == orders
 
@@ -606,6 +586,11 @@ class TestEveryAnswer:
             ("GET", "/orderbook", 400, "validation_failed"),
             ("GET", "/orders?limit=0", 400, "validation_failed"),
             ("GET", "/instruments?x=1", 400, "validation_failed"),
+            ("DELETE", "/orders", 400, "validation_failed"),
+            ("PATCH", "/orders", 405, "method_not_allowed"),
+            ("GET", "/orders/batch", 404, "order_not_found"),
+            ("PUT", "/orders/batch", 405, "method_not_allowed"),
+            ("DELETE", "/admin/kill-switch", 405, "method_not_allowed"),
         ],
     )
     def test_errors_are_problem_documents(
@@ -615,7 +600,9 @@ class TestEveryAnswer:
         check_problem(answer, status, code, path.partition("?")[0])
         assert (status == 405) == ("Allow" in answer.headers)
 
-    @pytest.mark.parametrize("path", ["/orders", "/admin/instruments"])
+    @pytest.mark.parametrize(
+        "path", ["/orders", "/orders/cancel-after", "/admin/instruments", "/admin/kill-switch"]
+    )
     def test_a_body_too_large_is_refused_and_the_connection_goes_on(
         self, api: Api, path: str
     ) -> None:
@@ -739,14 +726,31 @@ class TestStandingStill:
     ) -> None:
         api = system.api
         placed = api.placed(an_order(symbol))["order"]
+        timer = {"client_id": "ann", "instrument": symbol, "timeout_s": 60}
+        switch = {"client_id": "ann", "engaged": False, "instrument": symbol}
+        item = {"op": "place"} | an_order(symbol, client_id="ann")
+        # Let every worker know the instrument.
+        volley(api.port, [raw_request("GET", f"/orderbook?instrument={symbol}")] * 20)
         requests = [
             raw_request("POST", "/orders", an_order(symbol), {"Idempotency-Key": "k"}),
             raw_request("DELETE", f"/orders/{placed['order_id']}"),
             raw_request("GET", f"/orders/{placed['order_id']}"),
             raw_request("GET", f"/orderbook?instrument={symbol}"),
+            raw_request("PATCH", f"/orders/{placed['order_id']}", {"quantity": "1"}),
+            raw_request("DELETE", f"/orders?client_id=ann&instrument={symbol}"),
+            raw_request("DELETE", "/orders?client_id=ann"),
+            raw_request("POST", "/orders/cancel-after", timer),
+            raw_request("PATCH", f"/admin/instruments/{symbol}", {"price_band_bps": 1}),
+            raw_request("POST", "/admin/kill-switch", switch),
+            raw_request("GET", f"/instruments/{symbol}"),
+            raw_request("POST", "/orders/batch", {"items": [item, {"op": "dance"}, item]}),
         ]
         with system.paused("redis"):
-            answers = volley(api.port, requests)
+            *answers, batch = volley(api.port, requests)
+        assert batch.status == 200, "each item is answered as it would be alone"
+        codes = [result["body"]["code"] for result in batch.json()["results"]]
+        assert codes[1] == "validation_failed"
+        assert set(codes[::2]) <= {"engine_unavailable", "outcome_unknown"}
         for answer in answers:
             assert answer.status == 503
             assert answer.headers["Retry-After"] == "1", answer

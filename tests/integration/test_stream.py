@@ -486,7 +486,16 @@ MALFORMED = [
     ('{"op":"subscribe","channels":["book"],"instruments":["\\u0000"]}', "instrument_not_found"),
     ('{"op":"dance"}', "unknown_op"),
     ('{"op":""}', "unknown_op"),
-    ('{"op":"cancel_on_disconnect","client_id":"x"}', "unknown_op"),
+    ('{"op":"amend","price":"1"}', "invalid_message"),
+    ('{"op":"amend","order_id":"x","side":"buy"}', "invalid_message"),
+    ('{"op":"cancel_on_disconnect"}', "invalid_message"),
+    ('{"op":"cancel_on_disconnect","client_id":"a|b"}', "invalid_message"),
+    ('{"op":"cancel_on_disconnect","client_id":""}', "invalid_message"),
+    ('{"op":"cancel_on_disconnect","client_id":"x","instruments":"BTC-USD"}', "invalid_message"),
+    (
+        '{"op":"cancel_on_disconnect","client_id":"x","instruments":["XXX-USD"]}',
+        "instrument_not_found",
+    ),
     ('{"op":"place","order":{"fail":true}}', "internal_error"),
 ]
 
@@ -576,6 +585,15 @@ def test_commands_are_answered_as_rest_would_in_their_order(server: Server) -> N
     assert answers[1]["body"] == {"code": "order_not_found", "id": "x"}
 
 
+def test_an_amendment_is_answered_as_rest_would(server: Server) -> None:
+    """The order's id and what is to change are handed on as they were sent."""
+    asked = {"op": "amend", "request_id": 7, "order_id": "o", "price": "1.50", "quantity": 2}
+    answer = server.connect().ask(asked)
+    assert (answer["type"], answer["request_id"], answer["status"]) == ("response", 7, 200)
+    changes = {"price": "1.50", "quantity": 2, "stop_price": None}
+    assert answer["body"] == {"id": "o", "changes": changes}
+
+
 def test_a_busy_place_does_not_stop_market_data(server: Server) -> None:
     """While a place waits, the same connection gets its deltas; the answer comes when it is there,
     and the command behind it after it."""
@@ -607,6 +625,84 @@ def test_a_flood_of_commands_is_left_in_the_network(server: Server) -> None:
     server.redis.client.delete("hold")
     client.ws.settimeout(LIMIT_S)
     assert client.receive()["request_id"] == 1
+
+
+# --- cancel on disconnect
+
+
+def promise(client: Client, client_id: str, **more: object) -> dict[str, Any]:
+    """Ask for a cancel on disconnect."""
+    return client.ask({"op": "cancel_on_disconnect", "client_id": client_id, **more})
+
+
+def disconnected(server: Server) -> list[object]:
+    """What the commands were told of connections that ended, in order."""
+    texts: Any = server.redis.client.lrange("disconnected", 0, -1)
+    return [msgspec.json.decode(text) for text in texts]
+
+
+def test_a_cancel_on_disconnect_is_acknowledged(server: Server) -> None:
+    """With what it covers; later ones about the same client replace it."""
+    client = server.connect()
+    for instruments in (None, ["BTC-USD", "ETH-USD"]):
+        answer = promise(client, "ann", request_id="r", instruments=instruments)
+        body = {"client_id": "ann", "instruments": instruments}
+        assert answer == {"type": "response", "request_id": "r", "status": 200, "body": body}
+    promise(client, "bob")
+    assert disconnected(server) == []
+    client.ws.close()
+    until(lambda: disconnected(server) == [{"ann": ["BTC-USD", "ETH-USD"], "bob": None}])
+
+
+@pytest.mark.parametrize("how", ["close frame", "cut", "not WebSocket"])
+def test_a_promise_is_kept_however_the_client_goes(server: Server, how: str) -> None:
+    """Politely, without a word, or by breaking the protocol."""
+    client = server.connect()
+    promise(client, "ann")
+    if how == "close frame":
+        client.ws.close()
+    elif how == "cut":
+        client.ws.shutdown()
+    else:
+        client.ws.sock.sendall(b"\xff" * 100)
+    until(lambda: disconnected(server) == [{"ann": None}])
+
+
+def test_a_promise_is_kept_when_the_server_ends_the_connection(
+    start: Callable[..., Server],
+) -> None:
+    """Of a reader that is too slow, and of all when the server stops."""
+    server = start(QUEUE_BYTES_MAX="500000")
+    book, slow, other = TapeBook(), server.connect(**small_window()), server.connect()
+    promise(slow, "slow")
+    promise(other, "other")
+    slow.subscribe("BTC-USD", "book", "orders", "trades")
+    while not disconnected(server):
+        book.write(server.redis.client, 50)
+    assert disconnected(server) == [{"slow": None}]
+    server.process.send_signal(signal.SIGTERM)
+    server.process.wait(LIMIT_S)
+    assert disconnected(server) == [{"slow": None}, {"other": None}]
+
+
+def test_a_promise_that_was_taken_back_is_none(server: Server) -> None:
+    """By an empty list of instruments; and a connection without promises cancels nothing."""
+    client, without = server.connect(), server.connect()
+    promise(client, "ann")
+    promise(client, "ann", instruments=[])
+    without.ws.close()
+    client.ws.close()
+    until(lambda: server.connections() == 0)
+    assert disconnected(server) == []
+
+
+def test_a_connection_has_promises_for_so_many_clients_only(server: Server) -> None:
+    """One more is refused; those there are can still be changed."""
+    client = server.connect()
+    for number in range(100):
+        assert promise(client, f"c{number}")["type"] == "response"
+    assert promise(client, "one more")["code"] == "too_many_clients"
+    assert promise(client, "c7", instruments=["BTC-USD"])["type"] == "response"
 
 
 # --- connections

@@ -16,7 +16,16 @@ from app.engine import reads
 from app.engine.executor import EngineUnavailable
 from app.engine.reads import BookReads
 from app.persistence.queries import DatabaseUnavailable, ListedOrder, OrderCursor, OrderFilter
-from tests.commands import limit, market
+from tests.commands import (
+    Amend,
+    ArmTimer,
+    KillSwitch,
+    MassCancel,
+    SetRules,
+    limit,
+    market,
+    stop,
+)
 from tests.venue import EngineVenue
 
 SYMBOL = "BTC-USD"
@@ -98,6 +107,59 @@ def test_every_order_is_on_one_page_wherever_postgres_stands(
         (n for n, order in venue.orders().items() if status in (None, order.status)), reverse=True
     )
     assert all_numbers(listed, **({"status": status} if status else {})) == expected
+
+
+def trade_with_everything(venue: EngineVenue) -> None:
+    """Events of every type that changes orders or none, stops that wait, one that was triggered."""
+    venue.apply(limit("ann", "sell", 100, 4))
+    venue.apply(SetRules(price_band_bps=5_000))
+    venue.apply(stop("bob", "buy", 110, 1))
+    venue.apply(stop("bob", "buy", 101, 2))
+    venue.apply(KillSwitch("eve", engaged=True))
+    venue.apply(limit("ann", "sell", 101, 9))
+    venue.apply(Amend(1, quantity_lots=3))
+    venue.apply(ArmTimer("ann", 1_000_000))
+    venue.apply(limit("cyd", "buy", 101, 4))  # trades at 101, which triggers the second stop
+    venue.apply(limit("dan", "buy", 90, 1))
+    venue.apply(limit("dan", "buy", 91, 1))
+    venue.apply(MassCancel("dan"))
+
+
+@pytest.mark.parametrize("position", range(14))
+@pytest.mark.parametrize("status", ["pending", "open", "filled", "cancelled", None])
+def test_orders_changed_by_any_event_are_on_one_page(
+    venue: EngineVenue, position: int, status: str | None
+) -> None:
+    """Events that change no order, and those that change many, are passed through."""
+    trade_with_everything(venue)
+    orders = venue.orders()
+    statuses = [order.status for order in orders.values()]
+    assert statuses.count("pending") == 1
+    assert statuses.count("cancelled") == 2
+    listed, _ = history(venue, position)
+    expected = sorted(
+        (n for n, order in orders.items() if status in (None, order.status)), reverse=True
+    )
+    assert all_numbers(listed, **({"status": status} if status else {})) == expected
+
+
+def test_a_pending_stop_is_an_open_order_of_its_client(venue: EngineVenue) -> None:
+    """Exact at once and without Postgres, as all open orders are."""
+    trade_with_everything(venue)
+    listed, _ = history(venue, 0)
+    page = listed.orders({"client_id": "bob", "status": "pending"})
+    assert [order["stop_price"] for order in page["orders"]] == ["1.10"]
+    assert listed.orders({"client_id": "bob", "status": "open"})["orders"] == []
+
+
+def test_trades_of_triggered_stops_are_in_the_list(venue: EngineVenue) -> None:
+    trade_with_everything(venue)
+    (stop_number,) = [n for n, o in venue.orders().items() if o.type == "stop" and o.filled_lots]
+    for position in range(14):
+        listed, _ = history(venue, position)
+        trades = listed.trades({"instrument": SYMBOL})["trades"]
+        assert trades[0]["taker_order_id"] == f"{SYMBOL}-{stop_number:014}"
+        assert [trade["quantity"][-1] for trade in trades] == ["2", "1", "3"]
 
 
 def test_an_order_that_newly_matches_at_a_page_s_edge_is_not_shown_twice(

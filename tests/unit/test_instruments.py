@@ -130,3 +130,12 @@ def test_the_greatest_limits_are_one_below_two_to_the_53() -> None:
     )
     market = Market(listed)
     assert market.price.limit == market.quantity.limit == EXACT_LIMIT - 1
+
+
+def test_a_notional_counts_in_ticks_times_lots_however_many_digits_that_takes() -> None:
+    """Where Decimal's usual 28 digits would round."""
+    tick, lot = Decimal("0.123456789012345678"), Decimal("0.987654321098765431")
+    market = Market(list_instrument("AAA-BBB", tick, lot))
+    exact = int(tick.scaleb(18)) * int(lot.scaleb(18)) * 3
+    assert market.notional.format(3) == "0." + str(exact).zfill(36)
+    assert market.notional.limit == market.price.limit * market.quantity.limit

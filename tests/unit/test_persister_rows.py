@@ -1,6 +1,7 @@
 """The pure part of the persister: what becomes of a stream entry, and of one that is not ours."""
 
 from decimal import Decimal, localcontext
+from fractions import Fraction
 
 import pytest
 from hypothesis import example, given
@@ -8,21 +9,26 @@ from hypothesis import strategies as st
 
 from app.domain.instruments import EXACT_LIMIT, list_instrument
 from app.domain.orders import RECORD_FIELDS, Status, parse_record
+from app.domain.rules import Rules, rule_texts
 from app.persistence import event_store
+from app.persistence.instruments import RULE_COLUMNS
 from app.persistence.rows import (
-    OVER,
+    FEE_BPS_DECIMALS_MAX,
+    FEE_BPS_MAX,
     UNREADABLE,
     Batch,
     Entry,
     Texts,
     halves,
-    notional_scale,
+    notional_step,
     numbers_over,
     to_units,
     transactions,
 )
 
 BITCOIN = list_instrument("BTC-USD", Decimal("0.01"), Decimal("0.00000001"))
+TEXTS = Texts(BITCOIN)
+FREE = TEXTS.fees(Rules())
 TIME_US = 1_700_000_000_123_456
 TIME = "2023-11-14T22:13:20.123456Z"
 
@@ -73,11 +79,17 @@ def trade(sequence: int, maker: int) -> Entry:
     )
 
 
-def batch_of(*entries: Entry) -> Batch:
+def batch_of(*entries: Entry, rules: Rules | None = None) -> Batch:
     batch = Batch()
     for each in entries:
-        batch.add(Texts(BITCOIN), each)
+        batch.add(TEXTS, each, TEXTS.fees(rules or Rules()))
     return batch
+
+
+def rules_event(sequence: int, rules: Rules) -> Entry:
+    said = rule_texts(rules).items()
+    detail = " ".join(f"{name}={text}" for name, text in said if text)
+    return entry(sequence, orders="", levels="", type="rules", detail=detail)
 
 
 def test_event_is_kept_as_the_stream_had_it() -> None:
@@ -85,8 +97,19 @@ def test_event_is_kept_as_the_stream_had_it() -> None:
     written = entry(7, line(7, client_order_id="a\\b\t'{}\""))
     fields = written.fields
     assert batch_of(written).events == [
-        ("BTC-USD", 7, "place", TIME, fields["orders"], "", fields["levels"])
+        ("BTC-USD", 7, "place", TIME, fields["orders"], "", fields["levels"], "")
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "detail"),
+    [("rules", "status=halted"), ("kill_switch", "alice|1"), ("cancel_after", "alice|")],
+)
+def test_event_without_an_order_is_kept(kind: str, detail: str) -> None:
+    """Rule: a change of rules, a kill switch and a timer need no order; what they set is kept."""
+    batch = batch_of(entry(7, orders="", levels="", type=kind, detail=detail))
+    assert batch.events == [("BTC-USD", 7, kind, TIME, "", "", "", detail)]
+    assert (batch.orders, batch.over, batch.ends) == ({}, {"BTC-USD": []}, {"BTC-USD": 7})
 
 
 def test_resting_order_has_a_row() -> None:
@@ -112,14 +135,46 @@ def test_resting_order_has_a_row() -> None:
         "sequence": 7,
         "created_at": TIME,
         "updated_at": TIME,
+        "stop_price": None,
+        "display_quantity": None,
+        "displayed_quantity": None,
+        "expires_at": None,
+        "self_trade_prevention": "none",
+        "priority": None,
+    }
+
+
+def test_order_with_everything_has_a_row() -> None:
+    """Rule: stop price, iceberg, expiry, prevention and place in the queue are columns, too."""
+    changes = {
+        "stop_price_ticks": "4999999",
+        "display_lots": "100000000",
+        "displayed_lots": "25",
+        "expires_us": str(TIME_US + 1),
+        "self_trade_prevention": "decrement",
+        "priority": "00000000000009.00001",
+    }
+    (row,) = batch_of(entry(7, line(7, **changes))).orders.values()
+    named = dict(zip(event_store.ORDER_COLUMNS, row, strict=True))
+    assert {name: named[name] for name in list(named)[-6:]} == {
+        "stop_price": "49999.99",
+        "display_quantity": "1.00000000",
+        "displayed_quantity": "0.00000025",
+        "expires_at": "2023-11-14T22:13:20.123457Z",
+        "self_trade_prevention": "decrement",
+        "priority": "00000000000009.00001",
     }
 
 
 @pytest.mark.parametrize(("side", "buyer", "seller"), [("buy", 9, 7), ("sell", 7, 9)])
 def test_fill_has_a_row(side: str, buyer: int, seller: int) -> None:
-    """Rule: a trade names its parties by role and by side, and its place within the event."""
+    """Rule: a trade names its parties by role and by side, its place within the event, and what it
+    cost whom.
+    """
     fills = "00000000000007,5000000,1 00000000000008,5000001,25"
-    batch = batch_of(entry(9, line(9, side=side), fills=fills))
+    orders = line(9, side=side, client_id="c9"), line(7, client_id="c7"), line(8, client_id="c8")
+    rules = Rules(maker_fee_bps=Decimal("-0.5"), taker_fee_bps=Decimal(10))
+    batch = batch_of(entry(9, *orders, fills=fills), rules=rules)
     first, second = (dict(zip(event_store.TRADE_COLUMNS, row, strict=True)) for row in batch.trades)
     assert first == {
         "trade_id": "BTC-USD-00000000000009-1",
@@ -134,8 +189,141 @@ def test_fill_has_a_row(side: str, buyer: int, seller: int) -> None:
         "maker_order_id": "BTC-USD-00000000000007",
         "taker_order_id": "BTC-USD-00000000000009",
         "executed_at": TIME,
+        "buyer_client_id": f"c{buyer}",
+        "seller_client_id": f"c{seller}",
+        "maker_fee": "-0.000000025000000",
+        "taker_fee": "0.00000050000000",
     }
     assert (second["trade_id"], second["price"]) == ("BTC-USD-00000000000009-2", "50000.01")
+    other = "seller_client_id" if side == "buy" else "buyer_client_id"
+    assert second[other] == "c8"
+
+
+rates = st.decimals(-FEE_BPS_MAX, FEE_BPS_MAX, allow_nan=False, places=4) | st.decimals(
+    -1, 1, allow_nan=False, places=FEE_BPS_DECIMALS_MAX
+)
+flows = st.lists(
+    st.tuples(
+        st.sampled_from(["buy", "sell"]),
+        st.sampled_from(["a", "b", "c"]),
+        st.lists(
+            st.tuples(
+                st.sampled_from(["a", "b", "c"]),
+                st.integers(1, EXACT_LIMIT - 1),
+                st.integers(1, EXACT_LIMIT - 1),
+            ),
+            max_size=3,
+        ),
+        st.none() | st.tuples(rates, rates),
+    ),
+    max_size=12,
+)
+
+
+@given(flows, rates, rates)
+def test_fees_and_positions_are_exact(
+    flow: list[tuple[str, str, list[tuple[str, int, int]], tuple[Decimal, Decimal] | None]],
+    maker_bps: Decimal,
+    taker_bps: Decimal,
+) -> None:
+    """Rule: a fee is price x quantity x rate, never rounded, at the rate in force when the trade
+    happened; positions are the sums of what the trades say.
+    """
+    start = Rules(maker_fee_bps=maker_bps, taker_fee_bps=taker_bps)
+    now, sequence = start, 0
+    entries: list[Entry] = []
+    fees: list[tuple[Fraction, Fraction]] = []
+    held: dict[str, list[Fraction]] = {}
+    for side, taker, fills, change in flow:
+        if change is not None:
+            now = Rules(maker_fee_bps=change[0], taker_fee_bps=change[1])
+            sequence += 1
+            entries.append(rules_event(sequence, now))
+        sequence += 1
+        makers = [line(900 + n, client_id=maker) for n, (maker, _, _) in enumerate(fills)]
+        text = " ".join(f"{900 + n},{price},{lots}" for n, (_, price, lots) in enumerate(fills))
+        taking = line(sequence, client_id=taker, side=side)
+        entries.append(entry(sequence, taking, *makers, fills=text))
+        for maker, price, lots in fills:
+            quantity = lots * Fraction(BITCOIN.lot_size)
+            notional = quantity * price * Fraction(BITCOIN.tick_size)
+            paid = [notional * Fraction(each) / 10_000 for each in _rates(now)]
+            fees.append((paid[0], paid[1]))
+            _hold(held, maker, side == "sell", quantity, notional, paid[0])
+            _hold(held, taker, side == "buy", quantity, notional, paid[1])
+    batch = batch_of(*entries, rules=start)
+    rows = [dict(zip(event_store.TRADE_COLUMNS, row, strict=True)) for row in batch.trades]
+    assert [(Fraction(row["maker_fee"]), Fraction(row["taker_fee"])) for row in rows] == fees
+    assert {str(row[0]): [Fraction(value) for value in row[2:]] for row in batch.positions} == held
+
+
+def _rates(rules: Rules) -> tuple[Decimal, Decimal]:
+    return rules.maker_fee_bps, rules.taker_fee_bps
+
+
+def _hold(
+    held: dict[str, list[Fraction]],
+    client: str,
+    buys: bool,
+    quantity: Fraction,
+    notional: Fraction,
+    fee: Fraction,
+) -> None:
+    position = held.setdefault(client, [Fraction(0)] * 6)
+    bought, sold = (quantity, 0) if buys else (0, quantity)
+    spent, earned = (notional, 0) if buys else (0, notional)
+    changes = fee, bought, sold, spent, earned, 1
+    held[client] = [old + new for old, new in zip(position, changes, strict=True)]
+
+
+def test_trade_with_oneself_is_two_sides() -> None:
+    """Rule: a client who trades with himself holds what he held, and pays both fees."""
+    own = entry(2, line(2, side="buy"), line(1), fills="1,5000000,100000000")
+    rules = Rules(maker_fee_bps=Decimal(1), taker_fee_bps=Decimal(2))
+    (row,) = batch_of(own, rules=rules).positions
+    assert dict(zip(event_store.POSITION_COLUMNS, row, strict=True)) == {
+        "client_id": "alice",
+        "instrument": "BTC-USD",
+        "fees": "15.00000000000000",
+        "bought_quantity": "1.00000000",
+        "sold_quantity": "1.00000000",
+        "bought_notional": "50000.0000000000",
+        "sold_notional": "50000.0000000000",
+        "trades": 2,
+    }
+
+
+def test_rules_have_a_row() -> None:
+    """Rule: the last rules of a batch are kept in the units of prices and quantities, NULL where
+    there is no limit.
+    """
+    rules = Rules(
+        status="cancel_only",
+        price_band_bps=500,
+        max_order_lots=150_000_000,
+        max_order_notional=750_000_000_000_001,
+        taker_fee_bps=Decimal("2.5"),
+    )
+    batch = batch_of(rules_event(1, Rules(max_open_orders=3)), rules_event(2, rules))
+    (row,) = batch.rules.values()
+    assert dict(zip(("symbol", *RULE_COLUMNS), row, strict=True)) == {
+        "symbol": "BTC-USD",
+        "status": "cancel_only",
+        "price_band_bps": 500,
+        "max_order_quantity": "1.50000000",
+        "max_order_notional": "75000.0000000001",
+        "max_open_orders": None,
+        "maker_fee_bps": "0",
+        "taker_fee_bps": "2.5",
+    }
+    assert batch.fees == {"BTC-USD": TEXTS.fees(rules)}
+
+
+@pytest.mark.parametrize("rate", ["NaN", "Infinity", "10000.01", "-10000.01", "1e-19", "1e999999"])
+def test_absurd_rate_is_an_error(rate: str) -> None:
+    """Rule: a rate that is no number, above the whole notional or beyond exactness is refused."""
+    with pytest.raises(UNREADABLE):
+        TEXTS.fees(Rules(maker_fee_bps=Decimal(rate)))
 
 
 def test_last_state_of_an_order_wins() -> None:
@@ -162,15 +350,17 @@ def test_batch_knows_where_it_starts_and_ends() -> None:
 
 
 def test_orders_that_are_over_leave() -> None:
-    """Rule: Redis may forget orders that are filled or cancelled, and no others."""
-    assert batch_of(entry(1), trade(2, maker=1), entry(3)).over == {"BTC-USD": [2, 1]}
+    """Rule: Redis may forget orders that are filled, cancelled or expired, and no others."""
+    expired = entry(4, line(3, status="expired"), type="expire")
+    batch = batch_of(entry(1), trade(2, maker=1), entry(3), expired)
+    assert batch.over == {"BTC-USD": [2, 1, 3]}
 
 
 def test_unknown_status_is_not_over() -> None:
     """Rule: an order in a state that this code does not know stays in Redis."""
-    states = [*Status, "pending", "triggered", ""]
+    states = [*Status, "triggered", ""]
     orders = [parse_record(n, record(status=state)) for n, state in enumerate(states)]
-    assert {states[n] for n in numbers_over(orders)} == OVER == {"filled", "cancelled"}
+    assert {states[n] for n in numbers_over(orders)} == {"filled", "cancelled", "expired"}
 
 
 UNREADABLE_ENTRIES = {
@@ -182,11 +372,19 @@ UNREADABLE_ENTRIES = {
     "order without a record": entry(5, orders="00000000000005"),
     "order without a number": entry(5, orders="|" + record()),
     "record with a field too many": entry(5, orders=line(5) + "|"),
-    "record with a field too few": entry(5, orders=line(5).removesuffix("|none|")),
+    "record with a field too few": entry(5, orders=line(5).rpartition("|")[0]),
     "quantity that is no integer": entry(5, line(5, quantity_lots="1.5")),
     "bad maker after a good taker": entry(5, line(5), line(4, filled_lots="many")),
     "fill with two parts": entry(5, fills="00000000000004,5000000"),
     "fill that is no number": entry(5, fills="00000000000004,x,1"),
+    "maker whose order is missing": entry(5, fills="00000000000004,5000000,1"),
+    "fills without an order": entry(5, orders="", type="rules", detail="", fills="4,5000000,1"),
+    "rules without any": entry(5, orders="", type="rules"),
+    "rules that are no pairs": entry(5, orders="", type="rules", detail="halted"),
+    "rules with a wrong status": entry(5, orders="", type="rules", detail="status=asleep"),
+    "rules with a wrong limit": entry(5, orders="", type="rules", detail="max_order_lots=many"),
+    "rules with a wrong rate": entry(5, orders="", type="rules", detail="maker_fee_bps=many"),
+    "rules with an absurd rate": entry(5, orders="", type="rules", detail="maker_fee_bps=1e9"),
 }
 
 
@@ -195,7 +393,7 @@ def test_unreadable_entry_changes_nothing(name: str) -> None:
     """Rule: an entry that cannot be read is recognised before anything of it joins the batch."""
     batch = batch_of(entry(4))
     with pytest.raises(UNREADABLE):
-        batch.add(Texts(BITCOIN), UNREADABLE_ENTRIES[name])
+        batch.add(TEXTS, UNREADABLE_ENTRIES[name], FREE)
     assert vars(batch) == vars(batch_of(entry(4)))
 
 
@@ -229,8 +427,7 @@ def test_numbers_come_back_exactly(tick: Decimal, lot: Decimal, units: int, more
     assert to_units(Decimal(texts.quantity(units)), instrument.lot_size) == units
     with localcontext(prec=100):
         assert Decimal(texts.notional(notional)) == tick * units * (lot * more)
-    step = notional_scale(instrument).step
-    assert to_units(Decimal(texts.notional(notional)), step) == notional
+    assert to_units(Decimal(texts.notional(notional)), notional_step(instrument)) == notional
 
 
 def test_off_step_number_is_an_error() -> None:

@@ -1,0 +1,62 @@
+"""The process `python -m app persist`: the persister, and beside it, in a thread of its own, the
+sweeper. Decides when they start and end; must not know what they do.
+"""
+
+import logging
+import signal
+import threading
+from functools import partial
+from typing import Final
+
+from app import sweeper
+from app.config import ConfigurationError, Settings
+from app.engine.book import Books
+from app.engine.executor import PipelinedExecutor
+from app.persistence import event_store, event_stream
+from app.persistence.persister import Persister
+from app.sweeper import Sweeper
+
+log: Final = logging.getLogger("crossbook.persist")
+
+SWEEPER_STOP_TIMEOUT_S: Final = 1.0
+"""How long the end waits for the sweeper; it may be cut off anywhere without harm."""
+
+
+def run(settings: Settings) -> None:
+    """Persists and sweeps until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigurationError: it was not told which Redis and which Postgres.
+    """
+    if settings.redis_url is None or settings.database_url is None:
+        raise ConfigurationError("the persister needs REDIS_URL and DATABASE_URL")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    sweeping = _start_sweeper(settings.redis_url, settings.idempotency_ttl_s, stop)
+    persister = Persister(
+        event_stream.connect(settings.redis_url),
+        partial(event_store.connect, settings.database_url),
+    )
+    log.info("persister started")
+    persister.run(stop)
+    persister.close()
+    sweeping.join(SWEEPER_STOP_TIMEOUT_S)
+    log.info("persister stopped")
+
+
+def _start_sweeper(redis_url: str, ttl_s: int, stop: threading.Event) -> threading.Thread:
+    client = sweeper.connect(redis_url)
+    sweeping = Sweeper(client, Books(PipelinedExecutor(client), ttl_s))
+    thread = threading.Thread(target=_sweep, args=(sweeping, stop), name="sweeper", daemon=True)
+    thread.start()
+    return thread
+
+
+def _sweep(sweeping: Sweeper, stop: threading.Event) -> None:
+    try:
+        sweeping.run(stop)
+    finally:
+        # Unless we were asked to end it has failed: rather none of both, which whoever looks after
+        # this process notices, than timers that never fire.
+        stop.set()

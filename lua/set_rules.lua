@@ -1,0 +1,38 @@
+-- Puts rules in place of those that the book has: status, band, limits, fees (STA-4).
+--
+-- Guarantee: atomic; takes one sequence and appends one event; holds from the next command on.
+--
+-- KEYS     the instrument's, as app/engine/keys.py orders them
+-- ARGV     field, value, field, value, …: all of app/domain/rules.py RULE_FIELDS, empty for unset
+-- Returns  {'accepted', sequence, time in µs}
+--          {'refused', code}
+-- Refuses  in this order: book_missing, schema_mismatch
+
+-- @include keys
+-- @include schema
+-- @include clock
+-- @include announcing
+
+local schema, sequence, last_us = unpack(call('HMGET', BOOK, 'schema', 'sequence', 'time'))
+local refusal = schema_refusal(schema)
+if refusal then
+  return refusal
+end
+local set, unset, told = {}, {}, {}
+for i = 1, #ARGV, 2 do
+  if ARGV[i + 1] == '' then
+    unset[#unset + 1] = ARGV[i]
+  else
+    set[#set + 1], set[#set + 2] = ARGV[i], ARGV[i + 1]
+    told[#told + 1] = ARGV[i] .. '=' .. ARGV[i + 1]
+  end
+end
+local now_us = clock_us(last_us)
+local next = announce(sequence, now_us, 'rules', table.concat(told, ' '))
+if #set > 0 then
+  call('HSET', BOOK, unpack(set))
+end
+if #unset > 0 then
+  call('HDEL', BOOK, unpack(unset))
+end
+return { 'accepted', next, now_us }

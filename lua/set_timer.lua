@@ -1,0 +1,30 @@
+-- Arms a client's cancel-after timer anew, or disarms it (CXL-4).
+--
+-- Guarantee: atomic; takes one sequence and appends one event.
+--
+-- KEYS     the instrument's, as app/engine/keys.py orders them
+-- ARGV     1 client id   2 timeout in µs, 0 to disarm
+-- Returns  {'accepted', sequence, time in µs, time when due in µs, or empty}
+--          {'refused', code}
+-- Refuses  in this order: book_missing, schema_mismatch
+
+-- @include keys
+-- @include schema
+-- @include clock
+-- @include announcing
+
+local client, timeout_us = ARGV[1], tonumber(ARGV[2])
+local schema, sequence, last_us = unpack(call('HMGET', BOOK, 'schema', 'sequence', 'time'))
+local refusal = schema_refusal(schema)
+if refusal then
+  return refusal
+end
+local now_us = clock_us(last_us)
+local due_us = timeout_us > 0 and text(now_us + timeout_us) or ''
+local next = announce(sequence, now_us, 'cancel_after', client .. '|' .. due_us)
+if due_us == '' then
+  call('ZREM', TIMERS, client)
+else
+  call('ZADD', TIMERS, due_us, client)
+end
+return { 'accepted', next, now_us, due_us }
