@@ -12,7 +12,7 @@ FAST_PARSER := gunicorn_h1c==0.6.9
 LUA_ASSEMBLED := $(VENV)/lua
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench clean
+.PHONY: help run test soak sabotage check bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,14 @@ run: $(STAMP) ## everything, on this machine; Ctrl-C stops it, the data stays in
 
 test: $(STAMP) ## the whole test suite
 	@$(BIN)/python -m pytest
+
+soak: $(STAMP) ## the engine against the reference: a million commands, all short sequences; two hours
+	@CROSSBOOK_TEST_COMMANDS=1000000 CROSSBOOK_TEST_SHARE=1 \
+	  $(BIN)/python -m pytest -rP -o faulthandler_timeout=0 -k "equal_the_reference or equals_the_reference" \
+	  tests/integration/test_engine_redis.py
+
+sabotage: $(STAMP) ## puts defects into copies of the code and shows that the tests notice each
+	@$(BIN)/python -m tests.sabotage
 
 check: $(STAMP) ## formatter, linters and types of Python, Lua, shell and containers
 	$(BIN)/ruff format --check .

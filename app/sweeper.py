@@ -18,7 +18,7 @@ from app.domain.refusals import Refusal
 from app.engine.book import Books
 from app.engine.commands import Refused
 from app.engine.executor import EngineUnavailable
-from app.engine.keys import INSTRUMENTS
+from app.engine.keys import INSTRUMENTS, SWEEPER_ALIVE
 
 log: Final = logging.getLogger("crossbook.sweeper")
 
@@ -26,6 +26,8 @@ SWEEP_EVERY_S: Final = 0.2
 """Between two rounds. What is due happens within a second: this, a round and a short outage."""
 LEARN_EVERY_S: Final = 1.0
 """How often new instruments are looked for; nothing can be due sooner that matters."""
+ALIVE_S: Final = 5
+"""How long a round is taken as a sign of life: longer than one lasts, and a restart."""
 BOOKS_PER_WRITE: Final = 128
 """Books that one write asks Redis to sweep: bounds what waits in its memory."""
 MAX_STEPS: Final = 20
@@ -90,6 +92,7 @@ class Sweeper:
             self._symbols = self._listed()
             self._learn_at = now + LEARN_EVERY_S
         left = [some for some in _portions(self._symbols) if not self._sweep(some)]
+        self._client.set(SWEEPER_ALIVE, "1", ex=ALIVE_S)
         return not left
 
     def _listed(self) -> list[str]:

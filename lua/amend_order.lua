@@ -53,7 +53,7 @@ end
 apply(order, change)
 if order.status == 'pending' then -- AMD-5
   order.priority = padded(state.sequence + 1)
-  return accept(PENDS)
+  return accept(change.new_stop and PENDS or MOVES)
 end
 -- @include taking
 local best = call('ZRANGE', other.key, 0, 0, 'WITHSCORES')

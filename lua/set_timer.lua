@@ -6,7 +6,7 @@
 -- ARGV     1 client id   2 timeout in µs, 0 to disarm
 -- Returns  {'accepted', sequence, time in µs, time when due in µs, or empty}
 --          {'refused', code}
--- Refuses  in this order: book_missing, schema_mismatch
+-- Refuses  in this order: book_missing, schema_mismatch, timer_due
 
 -- @include keys
 -- @include schema
@@ -19,7 +19,10 @@ local refusal = schema_refusal(schema)
 if refusal then
   return refusal
 end
-local now_us = clock_us(last_us)
+local now_us, armed_us = clock_us(last_us), call('ZSCORE', TIMERS, client)
+if armed_us and now_us - armed_us >= 0 then
+  return { 'refused', 'timer_due' }
+end
 local due_us = timeout_us > 0 and text(now_us + timeout_us) or ''
 local next = announce(sequence, now_us, 'cancel_after', client .. '|' .. due_us)
 if due_us == '' then

@@ -20,22 +20,25 @@ local refusal = schema_refusal(state.schema)
 if refusal then
   return refusal
 end
+
+-- Does one step of what is due, and says whether more is.
+local function sweep()
+  -- @include due
+  -- @include waiting
+  local now_us, low, high = state.now_us, waiting_range()
+  if not low and not anything_due(now_us) then
+    return false
+  end
+  local may_trigger = not state.suspended and state.status ~= 'cancel_only' -- STP-8
+  if low and may_trigger then
+    -- @include triggers
+    trigger_range(state, low, high, MAX_FILLS)
+  end
+  expire_due(state)
+  fire_timer(state)
+  return (may_trigger and waiting_range()) or anything_due(now_us)
+end
+
+local more = state.status ~= 'halted' and sweep() -- STA-3
 drop_old_keys(state, tonumber(ARGV[1]))
-if state.status == 'halted' then -- STA-3
-  return { 'swept', '' }
-end
--- @include due
--- @include waiting
-local now_us, low, high = state.now_us, waiting_range()
-if not low and not anything_due(now_us) then
-  return { 'swept', '' }
-end
-local may_trigger = not state.suspended and state.status ~= 'cancel_only' -- STP-8
-if low and may_trigger then
-  -- @include triggers
-  trigger_range(state, tonumber(low), tonumber(high), MAX_FILLS)
-end
-expire_due(state)
-fire_timer(state)
-local waits = may_trigger and waiting_range()
-return { 'swept', (waits or anything_due(now_us)) and '1' or '' }
+return { 'swept', more and '1' or '' }

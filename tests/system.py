@@ -230,14 +230,18 @@ class System:
         wait_for(self.is_settled, SETTLED_TIMEOUT_S)
 
     def contents(self, symbol: str) -> dict[str, object]:
-        """Every key of one instrument and what it holds; consumer groups are not looked at."""
+        """Every key of one instrument and what it holds, but for what the persister does meanwhile:
+        its consumer group, a stream that it made for that, and how far it has come.
+        """
         keys: Any = self.redis.keys(f"{{{symbol}}}:*")
-        return {key.decode(): self._content(key) for key in sorted(keys)}
+        held = {key.decode(): self._content(key) for key in sorted(keys)}
+        return {key: content for key, content in held.items() if content}
 
     def _content(self, key: bytes) -> object:
         kind = self.redis.type(key)
         if kind == b"hash":
-            return dict(sorted(self.redis.hgetall(key).items()))
+            fields: Any = self.redis.hgetall(key)
+            return {name: fields[name] for name in sorted(fields) if name != b"committed"}
         if kind == b"zset":
             return self.redis.zrange(key, 0, -1, withscores=True)
         assert kind == b"stream", key

@@ -128,7 +128,8 @@ class _Mischief:
         if chance < 0.6:
             return place
         if chance < 0.8:
-            return replace(place, quantity_lots=place.quantity_lots + 1)
+            lots = min(place.quantity_lots + 1, LEVEL_TOTAL_LIMIT_LOTS - 1)
+            return replace(place, quantity_lots=lots)
         return replace(place, client=self.rng.choice(self.clients))
 
     def _shaped(self, order: Place) -> Place:

@@ -44,19 +44,27 @@ def health_blueprint(reads: BookReads, queries: Queries) -> Blueprint:
 
 
 def _redis_checks(reads: BookReads) -> dict[str, Check]:
-    """Redis itself; a book for every instrument; how far the persister is behind."""
+    """Redis itself; a book for every instrument; whether what is due by the clock is done; how far
+    the persister is behind.
+    """
     try:
         symbols = [instrument.symbol for instrument in reads.instruments()]
         missing = reads.without_book(symbols)
         lag = max(reads.lags(symbols).values(), default=0)
-        halted = reads.halted()
+        halted, is_swept = reads.halted(), reads.is_swept()
     except EngineUnavailable as error:
         logger.warning("Redis is away", extra={"error": repr(error)})
         away: Check = {"ok": False, "detail": "Redis does not answer now"}
-        return {"redis": away, "books": away, "persister": {**away, "halted": {}}}
+        return {
+            "redis": away,
+            "books": away,
+            "sweeper": away,
+            "persister": {**away, "halted": {}},
+        }
     return {
         "redis": {"ok": True},
         "books": {"ok": bool(symbols) and not missing, "listed": len(symbols), "missing": missing},
+        "sweeper": {"ok": is_swept},
         "persister": {"ok": lag <= MAX_LAG_EVENTS, "lag_events": lag, "halted": halted},
     }
 

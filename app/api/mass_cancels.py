@@ -60,15 +60,13 @@ class MassCancels:
         """
         swept = Swept([], complete=True, halted=[])
         for symbol, client_id in self._owners(wanted):
-            if symbol in swept.halted:
-                continue
             try:
                 self._cancel(symbol, client_id, wanted, swept)
             except Refused as error:
                 if error.refusal != Refusal.INSTRUMENT_HALTED:
                     raise
                 swept.halted.append(symbol)
-            if not swept.complete:
+            if not swept.complete or swept.halted == [wanted.instrument]:
                 break
         return swept
 

@@ -81,6 +81,7 @@ REFUSALS: dict[Refusal, tuple[int, str]] = {
     Refusal.DUPLICATE_CLIENT_ORDER_ID: (409, "an open order of this client has this id already"),
     Refusal.RISK_LIMIT: (422, "above the instrument's limit of quantity, notional or open orders"),
     Refusal.PRICE_BAND: (422, "the price is too far from the last trade's"),
+    Refusal.TIMER_DUE: (409, "the timer has run out; it can be set again when it has fired"),
     Refusal.TRIGGERS_OUTSTANDING: (503, "triggered stops are being carried out; ask again soon"),
     Refusal.STOP_WOULD_TRIGGER: (422, "the last trade has reached the stop price already"),
     Refusal.POST_ONLY_WOULD_CROSS: (422, "the order would trade at once"),

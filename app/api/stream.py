@@ -329,10 +329,7 @@ def stream_blueprint(hub: Hub, commands: Commands, market_of: MarketOf) -> Bluep
 
     def serve(ws: WebSocket) -> None:
         conversation = _Conversation(hub, g.subscriber, commands, market_of)
-        try:
-            Connection(ws, g.guard, g.subscriber).run(conversation.answer)
-        finally:
-            conversation.end()
+        Connection(ws, g.guard, g.subscriber).run(conversation.answer, conversation.end)
 
     def admit() -> None:
         try:

@@ -1,7 +1,8 @@
 """Events: one for each accepted command, with all that it changed.
 
 An event is an entry of the stream `{SYMBOL}:events`, a row of the event store, and the input of the
-feed. Its id is `<sequence>-0`. Text fields, all written by `lua/lib/commit.lua`:
+feed. Its id is `<sequence>-0`. Text fields, as `lua/lib/commit.lua` writes them
+(and the scripts that are written out: usual, cancelling, announcing):
 
     type    one of EventType
     time    microseconds since 1970 (Redis's clock; never goes back within a book)

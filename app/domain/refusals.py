@@ -31,6 +31,8 @@ class Refusal(StrEnum):
     POST_ONLY_WOULD_CROSS = "post_only_would_cross"
     LEVEL_QUANTITY_OVERFLOW = "level_quantity_overflow"
     """The price level's total would no longer be an exact integer (2^53 lots)."""
+    TIMER_DUE = "timer_due"
+    """The cancel-after timer ran out; it can be set again when it has fired."""
     ORDER_NOT_FOUND = "order_not_found"
     ORDER_NOT_OPEN = "order_not_open"
     NOT_AMENDABLE = "not_amendable"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, assert_never
 
 from app.domain.events import parse_fills, parse_order_line, parse_orders
+from app.domain.orders import OrderType, TimeInForce
 from app.domain.refusals import Reason, Refusal
 from app.domain.rules import Rules, rule_texts
 from app.engine.commands import (
@@ -40,9 +41,8 @@ MAX_SWEEP_STEPS = 100
 class Scripts(NamedTuple):
     """The scripts of a book, assembled."""
 
-    place_order: Script
+    run_orders: Script
     amend_order: Script
-    cancel_order: Script
     mass_cancel: Script
     sweep_book: Script
     set_timer: Script
@@ -80,7 +80,7 @@ class Books:
         """Match and rest one order.
 
         Raises:
-            Refused: with the refusals that `lua/place_order.lua` names.
+            Refused: with the refusals that `lua/run_orders.lua` names.
         """
         return _placed(_accepted(self._executor.run(self._call(symbol, order))))
 
@@ -123,7 +123,11 @@ class Books:
         return MassCancelled(parse_orders(lines.decode()), int(cursor) if cursor else None)
 
     def set_timer(self, symbol: str, client_id: str, timeout_us: int) -> Timer:
-        """Arm the client's cancel-after timer anew, or disarm it with 0."""
+        """Arm the client's cancel-after timer anew, or disarm it with 0.
+
+        Raises:
+            Refused: `timer_due`: it has run out and is about to fire.
+        """
         reply = self._run(self.scripts.set_timer, symbol, (client_id, timeout_us))
         return Timer(int(reply[1]), int(reply[2]), int(reply[3]) if reply[3] else None)
 
@@ -165,11 +169,11 @@ class Books:
         keys, scripts = self._keys_of(symbol), self.scripts
         match command:
             case NewOrder():
-                return Call(scripts.place_order, keys, _placing(command), (self._ttl_s,))
+                return Call(scripts.run_orders, keys, _placing(command), (self._ttl_s,))
             case Amendment():
                 return Call(scripts.amend_order, keys, _amending(command))
             case Cancel():
-                return Call(scripts.cancel_order, keys, _cancelling(command), ())
+                return Call(scripts.run_orders, keys, _cancelling(command), (self._ttl_s,))
             case _:
                 assert_never(command)
 
@@ -183,6 +187,10 @@ class Books:
         return _accepted(self._executor.run(Call(script, self._keys_of(symbol), args)))
 
 
+_PLAIN_TYPES = frozenset({OrderType.LIMIT, OrderType.MARKET})
+_NEVER_RESTS = frozenset({TimeInForce.IOC, TimeInForce.FOK})
+
+
 def _placing(order: NewOrder) -> tuple[str | int, ...]:
     prevention = order.self_trade_prevention
     # Every field is text or a whole number by now: none has a `|` in it.
@@ -193,20 +201,28 @@ def _placing(order: NewOrder) -> tuple[str | int, ...]:
         f"{_text(order.stop_price_ticks)}|{order.idempotency_key}"
     )
     return (
+        "place",
         order.side,
-        order.type,
-        order.time_in_force,
+        _plain(order),
         _text(order.price_ticks),
         order.quantity_lots,
         order.client_id,
         order.client_order_id,
         f"{order.client_id}|{order.idempotency_key}" if order.idempotency_key else "",
         order.fingerprint,
-        _text(order.display_lots),
-        _time_text(order.expires_us),
         tail,
-        "1" if order.post_only else "",
     )
+
+
+def _plain(order: NewOrder) -> str:
+    """What a plain order may do, as `lua/lib/new.lua` says; empty where it is not plain."""
+    if order.type not in _PLAIN_TYPES or order.display_lots is not None:
+        return ""
+    if order.time_in_force in _NEVER_RESTS:
+        return "take"
+    if order.time_in_force != TimeInForce.GTC:
+        return ""
+    return "rest" if order.post_only else "both"
 
 
 def _text(units: int | None) -> str | int:
@@ -239,7 +255,7 @@ def _amending(amendment: Amendment) -> tuple[str | int, ...]:
 
 
 def _cancelling(cancel: Cancel) -> tuple[str | int, ...]:
-    return (*_naming(cancel.target), cancel.reason)
+    return ("cancel", *_naming(cancel.target), cancel.reason)
 
 
 def _outcome(command: OrderCommand, reply: Reply | Exception) -> Outcome | Refused | Exception:

@@ -32,6 +32,9 @@ INSTRUMENTS = "instruments"
 HALTED = "persister:halted"
 """Hash symbol -> JSON: instruments whose events are no longer written down, and why."""
 
+SWEEPER_ALIVE = "sweeper:alive"
+"""String that each round of a sweeper renews, and that is gone soon after the last."""
+
 RULES_LOCK = "rules:changing"
 """Held by whoever changes rules of an instrument, for some milliseconds; expires by itself."""
 

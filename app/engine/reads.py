@@ -23,6 +23,7 @@ from app.engine.keys import (
     INSTRUMENTS,
     PERSISTER_GROUP,
     RULES_LOCK,
+    SWEEPER_ALIVE,
     book_keys,
     events_key,
 )
@@ -146,6 +147,10 @@ class BookReads:
                 yield
         except (LockError, RedisError) as error:
             raise EngineUnavailable(str(error)) from error
+
+    def is_swept(self) -> bool:
+        """Whether a sweeper has made a round lately."""
+        return bool(self._call("EXISTS", SWEEPER_ALIVE))
 
     def event(self, symbol: str, sequence: int) -> Event | None:
         """One event, if the stream still holds it."""

@@ -62,8 +62,12 @@ class Connection:
         self._reads_at_ping = -1
         self._writer = Thread(target=self._write, name="feed-writer", daemon=True)
 
-    def run(self, handle: Callable[[str | bytes], None]) -> None:
-        """Write what is queued and hand each message to `handle`, until either side ends it."""
+    def run(
+        self, handle: Callable[[str | bytes], None], ended: Callable[[], None] = lambda: None
+    ) -> None:
+        """Write what is queued and hand each message to `handle`, until either side ends it. Then
+        `ended` is called, before anything else: to take leave of a client may take seconds.
+        """
         stuck = self._subscriber.fall_behind
         self._guard.watch(self._ws.input_buffer, INBOX_MESSAGES_MAX, stuck)
         self._writer.start()
@@ -74,7 +78,10 @@ class Connection:
             self._subscriber.close(_FAULT)
             raise
         finally:
-            self._finish()
+            try:
+                ended()
+            finally:
+                self._finish()
 
     def _messages(self) -> Iterator[str | bytes]:
         while self._subscriber.closing is None:

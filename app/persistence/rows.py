@@ -371,7 +371,9 @@ def transactions(delivery: Delivery, rows_max: int = ROWS_PER_TRANSACTION) -> It
     for symbol, entries in delivery.items():
         for entry in entries:
             piece.setdefault(symbol, []).append(entry)
-            rows += 2 + entry.fields.get("orders", "").count("\n")
+            # An event, its orders, and its trades: an iceberg has one for each part that it shows.
+            orders, fills = entry.fields.get("orders", ""), entry.fields.get("fills", "")
+            rows += 3 + orders.count("\n") + fills.count(" ")
             if rows >= rows_max:
                 yield piece
                 piece, rows = {}, 0

@@ -29,10 +29,13 @@ end
 local function commit(state, kind, last_price, detail)
   local set = records
   set[#set + 1], set[#set + 2] = 'sequence', state.next
-  set[#set + 1], set[#set + 2] = 'time', state.now_us
+  if not state.is_stored then
+    set[#set + 1], set[#set + 2] = 'time', state.now_us
+    state.is_stored = true
+  end
   if last_price then
     set[#set + 1], set[#set + 2] = 'last', last_price
-    state.last = last_price
+    state.last = tonumber(last_price)
   end
   local levels, emptied = new_counts(set)
   local orders, told = table.concat(lines, '\n'), table.concat(fills, ' ')

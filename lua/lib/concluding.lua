@@ -9,8 +9,8 @@
 -- @include ending
 -- @include commit
 
-local RESTS = { makers = {}, rests = true } -- it met nobody, and rests
-local PENDS = { makers = {}, pends = true } -- a stop, until it is triggered
+local PENDS = { makers = {}, pends = true, enters = true } -- a stop with a stop price that is new
+local MOVES = { makers = {}, pends = true } -- a stop that goes behind others of its stop price
 local KEEPS = { makers = {}, keeps = true } -- it stays where it is
 local OVER = { makers = {} } -- it met nobody, and is over
 
@@ -69,6 +69,9 @@ local function settle(order, met)
     call('ZADD', own.key, own.sign * order.price, member_of(order))
   elseif met.pends then
     call('ZADD', own.stops, own.stop_sign * order.stop_price, member_of(order))
+    if met.enters then -- nothing waits (STP-7), so these are stale if they are there
+      call('HDEL', BOOK, 'trigger_low', 'trigger_high')
+    end
   end
   if order.listed and not OPEN[order.status] then
     leave_indexes({ order })

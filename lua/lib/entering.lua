@@ -31,7 +31,7 @@ local function enter(state)
   end
   local best = call('ZRANGE', buys and ASKS or BIDS, 0, 0, 'WITHSCORES')
   if is_within_limits(state, open_orders) then
-    if rests_alone(best[2], state) then
+    if rests_alone(best[2]) then
       return rest_at_once(state, level, level_lots, open_field, open_orders)
     end
     fill_at_once = fill_at_once or define_filling()

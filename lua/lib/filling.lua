@@ -50,9 +50,9 @@ end
 -- Gathers what the best makers give the order; returns what it pays, or nil where they do not
 -- suffice.
 local function fill_from_best(state, key, best)
-  local entries, left, worth, limit = best, tonumber(new.lots), 0, math.huge
-  if new.price ~= '' then
-    limit = new.side == 'buy' and tonumber(new.price) or -tonumber(new.price)
+  local entries, left, worth, limit = best, new.quantity, 0, new.ticks or math.huge
+  if new.side == 'sell' and new.ticks then
+    limit = -new.ticks
   end
   for step, last in ipairs(STEPS) do
     if step > 1 then

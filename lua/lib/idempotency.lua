@@ -18,7 +18,7 @@ local function earlier_use(state)
     return nil
   end
   local number, used_for, used_s = record:match('^(%d+)|([^|]*)|(%d+)$')
-  if state.now_us:sub(1, -7) - used_s >= tonumber(ARGV[1]) then
+  if state.now_s - used_s >= tonumber(ARGV[1]) then
     return nil
   end
   if used_for ~= new.fingerprint then
@@ -31,6 +31,6 @@ end
 local function remember_use(state)
   if new.use ~= '' then
     call('HSET', generation_key(state.generation), new.use,
-      state.next .. '|' .. new.fingerprint .. '|' .. state.now_us:sub(1, -7))
+      state.next .. '|' .. new.fingerprint .. '|' .. state.now_s)
   end
 end

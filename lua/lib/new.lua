@@ -1,15 +1,17 @@
--- The order that is being placed, of those in ARGV; place_order.lua says what its fields are.
+-- The order that is being placed, of those in ARGV; run_orders.lua says what its fields are. A plain
+-- order is a limit or market order without expiry and display quantity. One that is gtc may rest and
+-- take makers, one that is post-only only rest, and one that is ioc or fok only take.
 
-local WIDTH = 13 -- arguments of one order
+local NEW_WIDTH = 9 -- arguments of one order
 local new = {
-  side = '', kind = '', time_in_force = '', price = '', lots = '', client = '',
-  client_order_id = '', use = '', fingerprint = '', display = '', expires = '', tail = '',
-  post_only = '',
+  side = '', plain = '', price = '', lots = '', client = '', client_order_id = '', use = '',
+  fingerprint = '', tail = '', ticks = 0, quantity = 0,
 }
 
--- Reads the order whose arguments come after ARGV `at`.
+-- Reads the order whose arguments come after ARGV `at`; `ticks` and `quantity` are price and lots as
+-- numbers, `ticks` nil without a price.
 local function read_new(at)
-  new.side, new.kind, new.time_in_force, new.price, new.lots, new.client, new.client_order_id,
-    new.use, new.fingerprint, new.display, new.expires, new.tail, new.post_only =
-    unpack(ARGV, at + 1, at + WIDTH)
+  new.side, new.plain, new.price, new.lots, new.client, new.client_order_id, new.use,
+    new.fingerprint, new.tail = unpack(ARGV, at + 1, at + NEW_WIDTH)
+  new.ticks, new.quantity = tonumber(new.price), tonumber(new.lots)
 end

@@ -11,9 +11,12 @@
 
 -- The order in `new`, before anything has happened to it.
 local function new_order(state)
-  local displayed = new.display ~= '' and '0' or ''
-  return read_order(padded(state.sequence + 1), 'open||' .. new.lots .. '|0|0|' .. new.price .. '|'
-    .. displayed .. '||||' .. state.now_us .. '|' .. new.tail)
+  local order = read_order(padded(state.sequence + 1), 'open||' .. new.lots .. '|0|0|'
+    .. new.price .. '|||||' .. state.now_us .. '|' .. new.tail)
+  if order.display ~= '' then
+    order.displayed = '0'
+  end
+  return order
 end
 
 -- What refuses it before it is matched; `open_orders`: how many its client has, or false.

@@ -1,6 +1,6 @@
 -- An order's record: the text under its number in the book's hash, fields joined by `|`.
 -- app/domain/orders.py RECORD_FIELDS names them; the ten that change come first, and the rest, the
--- tail, is carried along as it is.
+-- tail, is carried along as it is, but for the price of an amended stop.
 --
 --   status|reason|quantity|filled|notional|price|displayed|priority|sequence|updated|tail
 --   tail: created|client|client order id|expires|display quantity|self-trade prevention|side|type|

@@ -5,17 +5,25 @@
 -- @include keys
 -- @include clock
 
+local function number(field)
+  return field and tonumber(field)
+end
+
 -- `next` and `touched` are of the command under way, `met` counts the makers that were met by all.
--- Other fields are the book's, text or false, but for `sequence`.
+-- `is_stored`: the time is, by one that was written already. Other fields are the book's, or false;
+-- what is calculated with is a number, made once for all.
 local function read_state()
   local schema, sequence, last_us, status, suspended, committed, last, band_bps, max_lots,
     max_notional, max_open, generation, pending = unpack(call('HMGET', BOOK, 'schema', 'sequence',
       'time', 'status', 'suspended', 'committed', 'last', 'price_band_bps', 'max_order_lots',
       'max_order_notional', 'max_open_orders', 'idempotency_generation', 'pending'))
+  local now_us = clock_us(last_us)
   return {
-    schema = schema, sequence = tonumber(sequence), now_us = clock_us(last_us), status = status,
-    suspended = suspended, committed = committed, last = last, band_bps = band_bps,
-    max_lots = max_lots, max_notional = max_notional, max_open = max_open,
-    generation = generation, pending = pending, next = '', touched = '', met = 0,
+    schema = schema, sequence = tonumber(sequence), now_us = now_us, now_s = now_us:sub(1, -7),
+    is_stored = false, status = status, suspended = suspended, committed = number(committed),
+    last = number(last), band_bps = number(band_bps), max_lots = number(max_lots),
+    max_notional = max_notional, notional_limit = number(max_notional),
+    max_open = number(max_open), generation = generation, pending = pending, next = '',
+    touched = '', met = 0,
   }
 end

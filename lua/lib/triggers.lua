@@ -40,6 +40,7 @@ local function trigger(state, side, member, budget)
   order.listed = true
   local met = take_stop(state, order, budget)
   if met then
+    state.met = state.met + 1 -- so that stops that meet nobody end a call, too
     count('pending', -1)
     if conclude(state, 'trigger', order, met) then -- MAT-8
       order.status, order.reason, met.rests = 'cancelled', 'level_quantity_overflow', nil

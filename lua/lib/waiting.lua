@@ -25,12 +25,7 @@ end
 -- Lowest and highest price of the range, or nil where no stop waits.
 local function waiting_range()
   local low, high = unpack(call('HMGET', BOOK, 'trigger_low', 'trigger_high'))
-  if not low then
-    return nil
+  if low and next_triggered(low, high) then
+    return tonumber(low), tonumber(high)
   end
-  if not next_triggered(low, high) then
-    call('HDEL', BOOK, 'trigger_low', 'trigger_high')
-    return nil
-  end
-  return low, high
 end

@@ -45,7 +45,7 @@ def run(sizes: Sizes) -> Table:
     """Redis CPU of each kind of command, in µs and as a multiple of the floor."""
     with private_redis() as client:
         book, mix_book = (
-            StandingBook(client, symbol, Orders(SEED), STANDING_ORDERS)
+            StandingBook(client, symbol, Orders(SEED, prevention="cancel_oldest"), STANDING_ORDERS)
             for symbol in ("BENCH-USD", "MIX-USD")
         )
         kinds: dict[str, Measure] = {

@@ -87,11 +87,14 @@ class Caller:
 
 
 class Orders:
-    """A seeded source of orders; `with_keys` gives each an idempotency key."""
+    """A seeded source of orders; `with_keys` gives each an idempotency key, `prevention` is their
+    self-trade prevention.
+    """
 
-    def __init__(self, seed: int, *, with_keys: bool = True) -> None:
+    def __init__(self, seed: int, *, with_keys: bool = True, prevention: str = "none") -> None:
         self.rng = random.Random(seed)
         self._with_keys = with_keys
+        self._prevention = prevention
 
     def resting(self) -> NewOrder:
         """Rests behind NEAREST_TICKS, where nothing crosses it."""
@@ -133,7 +136,7 @@ class Orders:
             client_id=f"trader-{self.rng.randrange(CLIENTS):06d}",
             idempotency_key=key,
             fingerprint=f"{self.rng.getrandbits(44):011x}" if key else "",
-            self_trade_prevention="cancel_oldest",
+            self_trade_prevention=self._prevention,
         )
 
 

@@ -13,7 +13,7 @@ from redis import Redis
 
 from app.api.application import connect_redis
 from app.embedded.redis_server import EmbeddedRedis
-from app.engine.executor import Call, Sent, grouped
+from app.engine.executor import Call, Packet, Sent, grouped
 
 PIPELINED = 64
 """Commands sent in one write, about what 100 users make a worker's executor send."""
@@ -65,12 +65,12 @@ def make(client: "Redis", calls: Sequence[Call]) -> list[Any]:
     """
     sent = [Sent(call) for call in calls]
     for first in range(0, len(sent), PIPELINED):
-        packets = list(grouped(sent[first : first + PIPELINED]))
+        packets = grouped(sent[first : first + PIPELINED])
         while packets:
             replies = send(client, [packet.packed for packet in packets])
             pairs = zip(packets, replies, strict=True)
             left = [each for packet, reply in pairs for each in packet.take(reply)]
-            packets = list(grouped(left))
+            packets = grouped(left)
     return [each.outcome for each in sent]
 
 
@@ -79,9 +79,18 @@ def cost_of(client: "Redis", commands: Sequence[bytes]) -> tuple[Cost, list[Any]
     return _measured(client, len(commands), lambda: send(client, commands))
 
 
-def cost_of_calls(client: "Redis", calls: Sequence[Call]) -> tuple[Cost, list[Any]]:
-    """Make calls, and say what they cost Redis."""
-    return _measured(client, len(calls), lambda: make(client, calls))
+def make_alone(client: "Redis", calls: Sequence[Call]) -> list[Any]:
+    """As `make`, but each call is a command of its own."""
+    packets = [Packet([Sent(call)], call.head, may_repeat=True) for call in calls]
+    replies = send(client, [packet.packed for packet in packets])
+    return [call.answer(reply) for call, reply in zip(calls, replies, strict=True)]
+
+
+def cost_of_calls(
+    client: "Redis", calls: Sequence[Call], how: Callable[..., list[Any]] = make
+) -> tuple[Cost, list[Any]]:
+    """Make calls by `how`, and say what they cost Redis."""
+    return _measured(client, len(calls), lambda: how(client, calls))
 
 
 def _measured(client: "Redis", count: int, run: Callable[[], list[Any]]) -> tuple[Cost, list[Any]]:

@@ -1,11 +1,11 @@
-"""What a full book costs: placing and cancelling in it against a small one, and Redis's memory for
-each order that rests.
+"""What a full book costs: placing and cancelling in it against a small one, each call by itself,
+and Redis's memory for each order that rests.
 """
 
 from statistics import median
 
 from tests.benchmarks.order_flow import Orders
-from tests.benchmarks.private_redis import Cost, private_redis, used_memory_bytes
+from tests.benchmarks.private_redis import Cost, make_alone, private_redis, used_memory_bytes
 from tests.benchmarks.sizes import Sizes
 from tests.benchmarks.standing_book import StandingBook
 from tests.benchmarks.tables import Bound, Table
@@ -30,11 +30,11 @@ def run(sizes: Sizes) -> Table:
     rows, bounds = [], []
     for name, with_keys in (("with UUID keys", True), ("without keys", False)):
         with private_redis() as client:
-            small = StandingBook(client, "SMALL-USD", Orders(SEED, with_keys=with_keys), SMALL_BOOK)
+            orders = Orders(SEED, with_keys=with_keys)
+            small = StandingBook(client, "SMALL-USD", orders, SMALL_BOOK, make_alone)
             before = used_memory_bytes(client)
-            large = StandingBook(
-                client, "LARGE-USD", Orders(SEED, with_keys=with_keys), sizes.resting
-            )
+            orders = Orders(SEED, with_keys=with_keys)
+            large = StandingBook(client, "LARGE-USD", orders, sizes.resting, make_alone)
             bytes_per_order = (used_memory_bytes(client) - before) / large.order_count()
             rounds = [_round(small, large) for _ in range(sizes.rounds * ROUNDS_FACTOR)]
         row, broken_or_held = _judge(name, rounds, bytes_per_order)

@@ -2,7 +2,7 @@
 over is dropped as the persister drops it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis import Redis
@@ -21,10 +21,20 @@ FILL_CHUNK = 10_000
 
 
 class StandingBook:
-    """A new book of `symbol` in `client`'s Redis with `size` resting orders."""
+    """A new book of `symbol` in `client`'s Redis with `size` resting orders. `how` calls
+    are made when they are measured.
+    """
 
-    def __init__(self, client: "Redis", symbol: str, orders: Orders, size: int) -> None:
+    def __init__(
+        self,
+        client: "Redis",
+        symbol: str,
+        orders: Orders,
+        size: int,
+        how: Callable[..., list[Any]] = make,
+    ) -> None:
         self.client = client
+        self._how = how
         self.symbol = symbol
         self.orders = orders
         self.caller = open_book(client, symbol)
@@ -45,7 +55,7 @@ class StandingBook:
 
     def drop(self, over: list[int], last: int) -> None:
         """What the persister does once Postgres has everything up to sequence `last`."""
-        event_stream.drop(self.client, self.symbol, (), over, last - STREAM_WINDOW + 1)
+        event_stream.drop(self.client, self.symbol, (last,), over, last - STREAM_WINDOW + 1)
 
     def place_resting(self, count: int) -> Cost:
         """Place `count` orders that rest."""
@@ -71,7 +81,7 @@ class StandingBook:
 
     def run(self, calls: Sequence[Call]) -> tuple[Cost, list[Any]]:
         """Make calls of this book; every one must be accepted."""
-        cost, replies = cost_of_calls(self.client, calls)
+        cost, replies = cost_of_calls(self.client, calls, self._how)
         numbers_of(replies)
         return cost, replies
 

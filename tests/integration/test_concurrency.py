@@ -54,12 +54,12 @@ def statuses(answers: Sequence[Answer]) -> Counter[int]:
     return Counter(answer.status for answer in answers)
 
 
-@pytest.mark.parametrize("takers", [150, 3])
+@pytest.mark.parametrize("takers", [150, 5])
 def test_a_thousand_clients_at_one_price_sell_every_unit_once_first_come_first(
     system: System, symbol: str, rng: random.Random, takers: int
 ) -> None:
     """Then market orders buy more than there is. `filled_quantity` adds up in the answers, in Redis
-    and in Postgres; with three takers, hundreds fill in one command.
+    and in Postgres; with five takers, hundreds fill in one command.
     """
     offers = [limit(f"c-{n}", "sell", PRICE_TICKS, rng.randint(1, 9)) for n in range(CLIENTS)]
     total = sum(offer.quantity_lots for offer in offers)

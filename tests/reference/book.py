@@ -111,9 +111,11 @@ class ReferenceBook(BookState):
             return MassCancelled(())
         return MassCancelled(self._cancel_all("mass_cancel", "cancelled_by_client", orders))
 
-    def arm_timer(self, arm: ArmTimer) -> Done:
-        """CXL-4: arms, arms anew or disarms."""
+    def arm_timer(self, arm: ArmTimer) -> Done | Refused:
+        """CXL-4: arms, arms anew or disarms. Refused: timer_due."""
         self.begin(arm)
+        if self.timers.get(arm.client, self.now_us + 1) <= self.now_us:
+            return Refused("timer_due")
         self.timers.pop(arm.client, None)
         if arm.timeout_us:
             self.timers[arm.client] = self.now_us + arm.timeout_us

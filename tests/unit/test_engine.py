@@ -10,13 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from redis import Redis
 
+from app.domain.refusals import Reason
+from app.engine.book import MAX_SWEEP_STEPS
+from app.engine.commands import Refused as EngineRefused
 from tests import truth
-from tests.commands import Amend, Cancel, Command, Sweep, limit, market
+from tests.commands import Amend, Cancel, Command, Sweep, Tick, limit, market, stop
 from tests.differential import PipelinedVenue, Tape, run_tape
-from tests.reference import MAX_FILLS, Cancelled, Placed, ReferenceBook, Refused
-from tests.scripting import scripts_with
+from tests.reference import MAX_FILLS, START_US, Cancelled, Placed, ReferenceBook, Refused
+from tests.scripting import scripts_for, scripts_with
 from tests.strategies import tapes as generated_tapes
-from tests.venue import TTL_S, EngineVenue, play
+from tests.venue import TTL_S, EngineVenue, comparable_answer, comparable_event, play
 
 TAPE_LENGTH = 1_500
 START_S = 4_100_000_000  # after the tests' books begin
@@ -67,6 +70,65 @@ def test_the_most_makers_fill_in_one_command(client: Redis) -> None:
     play(venue, book, market("taker", "buy", 4 * MAX_FILLS))
     venue.check_against(book)
     assert len(book.events[-1].trades) == MAX_FILLS
+
+
+def test_orders_of_one_call_are_what_they_would_be_in_several(client: Redis) -> None:
+    """STP-2, STP-4: the first stop of a book, and what triggers it, in the same call."""
+    venue, book = PipelinedVenue(client, scripts_for(ReferenceBook())), ReferenceBook()
+    commands = [
+        limit("bob", "sell", 100, 1),
+        limit("carol", "buy", 100, 1),
+        stop("alice", "buy", 101, 1),
+        limit("bob", "sell", 101, 2),
+        market("carol", "buy", 1),
+        limit("bob", "buy", 99, 1),
+    ]
+    expected = [comparable_answer(book.apply(command)) for command in commands]
+    assert venue.apply_all(commands, together=True) == expected
+    assert [event for _, event in venue.timed_events(0)] == list(map(comparable_event, book.events))
+    assert [event.type for event in book.events].index("trigger") == 5
+    venue.check_against(book)
+
+
+def test_a_book_that_is_there_is_not_made_again(client: Redis) -> None:
+    """Whoever lists an instrument twice loses nothing, and a book of another layout stays too."""
+    venue = EngineVenue(client)
+    venue.apply(limit("alice", "buy", 10, 1))
+    before = client.dump(venue.keys.book)
+    assert not venue.books.open(venue.symbol)
+    assert client.dump(venue.keys.book) == before
+    client.hset(venue.keys.book, "schema", "0")
+    with pytest.raises(EngineRefused, match="schema_mismatch"):
+        venue.books.open(venue.symbol)
+
+
+def test_a_sweep_takes_steps_until_nothing_is_due(client: Redis) -> None:
+    """EXP-3: an event for each step; False where there are more steps than one sweep takes."""
+    venue = EngineVenue(client, scripts_with({"MAX_EXPIRIES": 1}))
+    dated = replace(limit("alice", "buy", 10, 1), time_in_force="gtd", expires_us=START_US + 1)
+    for _ in range(MAX_SWEEP_STEPS + 2):
+        assert isinstance(venue.apply(dated), Placed)
+    venue.apply(Tick(1))
+    assert not venue.books.sweep(venue.symbol)
+    assert venue.books.sweep(venue.symbol)
+    assert {order.status for order in venue.orders().values()} == {"expired"}
+    assert venue.books.sweep(venue.symbol)
+
+
+def test_a_mass_cancel_says_where_to_go_on(client: Redis) -> None:
+    """CXL-3: after the last order that was looked at, whether or not it was cancelled."""
+    venue = EngineVenue(client, scripts_with({"MAX_CANCELS": 2}))
+    for side in ("buy", "sell", "buy"):
+        price = 10 if side == "buy" else 20
+        venue.apply(limit("alice", side, price, 1))  # type: ignore[arg-type]
+    steps, after = [], 0
+    for _ in range(2):
+        step = venue.books.mass_cancel(
+            venue.symbol, "alice", "buy", Reason.CANCELLED_BY_CLIENT, after
+        )
+        steps.append(([order.number for order in step.orders], step.continue_after))
+        after = step.continue_after or 0
+    assert steps == [([1], 2), ([3], None)]
 
 
 def refusal_of(venue: EngineVenue, command: Command) -> str:

@@ -190,6 +190,7 @@ REFUSALS = {
     },
     "Cancel": {"order_not_found", "order_not_open", "instrument_halted"},
     "MassCancel": {"instrument_halted"},
+    "ArmTimer": {"timer_due"},
 }
 
 End = tuple[Status, str | None]

@@ -13,6 +13,7 @@ from app.domain.refusals import Reason, Refusal
 from app.engine import scripts
 from app.engine.book import Scripts
 from app.engine.keys import BookKeys, book_keys, symbol_of
+from tests import reference
 from tests.venue import EngineVenue
 
 ENTRIES = scripts.script_names()
@@ -112,6 +113,15 @@ def test_the_record_has_the_fields_that_python_reads() -> None:
     assert record.count(b"|") + 1 == len(RECORD_FIELDS)
 
 
+@pytest.mark.parametrize("name", ["MAX_FILLS", "MAX_TRIGGERS", "MAX_CANCELS", "MAX_EXPIRIES"])
+def test_the_usual_limits_are_those_of_the_rules(name: str) -> None:
+    """In RULES.md, the Lua and the reference: tapes play with limits of their own."""
+    rules = (scripts.LUA_FOLDER / "RULES.md").read_text()
+    written = re.findall(rf"`{name}` \((\d+)\)", rules)
+    in_lua = re.findall(rf"^local {name} = (\d+)", "\n".join(SOURCES.values()), re.MULTILINE)
+    assert [*written, *in_lua] == [str(getattr(reference, name))] * 2
+
+
 def test_open_states_are_those_of_the_lua() -> None:
     (states,) = re.findall(r"local OPEN = {(.*)}", scripts.assemble("lib/record"))
     assert set(re.findall(r"(\w+) = true", states)) == OPEN
@@ -122,6 +132,14 @@ def test_every_key_of_a_book_is_in_its_slot_and_distinct() -> None:
     assert all(key.startswith("{BTC-USD}:") for key in keys)
     assert len(set(keys)) == len(BookKeys._fields)
     assert {symbol_of(key) for key in keys} == {"BTC-USD"}
+
+
+def test_a_key_is_called_what_it_holds() -> None:
+    """Scripts know keys by their position alone; whoever looks with redis-cli, by their names."""
+    named = book_keys("BTC-USD")._asdict()
+    named |= {"idempotency:0": named.pop("idempotency_0")}
+    named |= {"idempotency:1": named.pop("idempotency_1")}
+    assert named == {name: "{BTC-USD}:" + name for name in named}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
