@@ -96,11 +96,23 @@ def replayed(stored: list[Stored]) -> ReferenceBook:
     for one in stored:
         if one.event.sequence > book.sequence:  # else a command before it has set it off
             book.apply(Tick(one.time_us - book.now_us))
-            is_rules = one.event.type == "rules"
-            book.apply(one.rules if is_rules else command_of(one.event, one.time_us))
+            book.apply(_command_of(one, book))
         assert comparable_event(book.events[one.event.sequence - 1]) == one.event
     book.check_invariants()
     return book
+
+
+def _command_of(one: Stored, book: ReferenceBook) -> Command:
+    """As `command_of`, with what only the book and the store can tell: a timer that fired and found
+    no order looks like one that was disarmed, which one that is due cannot be.
+    """
+    if one.event.type == "rules":
+        return one.rules
+    if one.event.type == "cancel_after":
+        client = one.event.detail.rpartition("|")[0]
+        if book.timers.get(client, book.now_us + 1) <= book.now_us:
+            return Sweep()
+    return command_of(one.event, one.time_us)
 
 
 def command_of(event: reference.Event, time_us: int = 0) -> Command:
@@ -123,9 +135,6 @@ def command_of(event: reference.Event, time_us: int = 0) -> Command:
 
 
 def _setting_of(event: reference.Event, time_us: int) -> Command:
-    """A timer that fired and found no order looks like one that was disarmed, and leads to the
-    same.
-    """
     client, _, set_to = event.detail.rpartition("|")
     if event.type == "kill_switch":
         return KillSwitch(client, engaged=set_to == "1")
@@ -134,7 +143,8 @@ def _setting_of(event: reference.Event, time_us: int) -> Command:
 
 def _mass_cancel_of(orders: tuple[reference.Order, ...]) -> MassCancel:
     sides = {order.side for order in orders}
-    return MassCancel(orders[0].client, sides.pop() if len(sides) == 1 else None)
+    side = sides.pop() if len(sides) == 1 else None
+    return MassCancel(orders[0].client, side, after=orders[0].number - 1)
 
 
 def _place_of(order: reference.Order) -> Place:
