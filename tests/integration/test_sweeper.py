@@ -24,7 +24,7 @@ from app.embedded.redis_server import EmbeddedRedis
 from app.engine.book import Books
 from app.engine.commands import NewOrder, Placed
 from app.engine.executor import DirectExecutor, EngineUnavailable, PipelinedExecutor
-from app.engine.keys import INSTRUMENTS, book_keys
+from app.engine.keys import INSTRUMENTS, SWEEPER_ALIVE, book_keys
 from app.sweeper import Sweeper
 
 PATIENCE_S = 30.0
@@ -248,7 +248,7 @@ def test_much_that_is_due_is_done_in_steps(
     another that has much to do.
     """
     busy, calm = venue.open("AAA-USD"), venue.open("BBB-USD")
-    due_us = venue.now_us() + SECOND_US
+    due_us = venue.now_us() + 3 * SECOND_US  # time to place them all
     for _ in range(600):
         venue.rest(busy, due_us)
     venue.rest(calm, due_us)
@@ -354,3 +354,10 @@ def test_redis_that_takes_no_writes_is_an_outage(server: EmbeddedRedis, venue: V
             sweeper_of(server).step()
     finally:
         venue.client.replicaof("NO", "ONE")
+
+
+def test_each_round_is_a_sign_of_life(server: EmbeddedRedis, venue: Venue) -> None:
+    """Which /readyz looks for: a timer that nobody fires is worth nothing."""
+    assert not venue.client.exists(SWEEPER_ALIVE)
+    sweeper_of(server).step()
+    assert 0 < int(venue.client.ttl(SWEEPER_ALIVE)) <= sweeper.ALIVE_S  # type: ignore[arg-type]

@@ -68,7 +68,11 @@ class Peer:
 class Line:
     """A connection that runs, its peer, and what was handled so far."""
 
-    def __init__(self, handle: Callable[[str | bytes], None] | None = None) -> None:
+    def __init__(
+        self,
+        handle: Callable[[str | bytes], None] | None = None,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
         ours, theirs = socket.socketpair()
         theirs.settimeout(LIMIT_S)
         self.sock = ours
@@ -80,7 +84,7 @@ class Line:
         self.peer.next()
         connection = Connection(self.ws, self.guard, self.subscriber)
         self.thread = threading.Thread(
-            target=connection.run, args=(handle or self.handled.append,), daemon=True
+            target=connection.run, args=(handle or self.handled.append, ended), daemon=True
         )
         self.thread.start()
 
@@ -123,6 +127,17 @@ def test_a_close_by_the_client_ends_the_connection(line: Line) -> None:
     assert line.peer.next() is None
     line.peer.sock.close()
     until(lambda: line.is_over)
+
+
+def test_the_end_is_told_before_the_leave_taking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that says goodbye slowly must not keep orders alive that its end is to cancel."""
+    told: list[str] = []
+    monkeypatch.setattr(GuardedSocket, "drain", lambda _guard: told.append("drained"))
+    line = Line(ended=lambda: told.append("ended"))
+    line.peer.send(CloseConnection(1000))
+    until(lambda: len(told) == 2)
+    line.close()
+    assert told == ["ended", "drained"]
 
 
 def test_a_close_by_the_server_comes_after_its_last_words(line: Line) -> None:

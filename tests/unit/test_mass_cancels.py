@@ -93,6 +93,23 @@ def test_a_cut_one_goes_on_where_it_was_cut(desk: Desk, monkeypatch: pytest.Monk
     assert told == mine
 
 
+def test_of_a_halted_instrument_not_every_client_is_looked_at(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for client in ("ann", "bob", "cyd"):
+        desk.place(HERE, client)
+    desk.books.set_rules(HERE, Rules(status="halted"))
+    tried: list[str] = []
+    mass_cancel = desk.books.mass_cancel
+    monkeypatch.setattr(
+        desk.books,
+        "mass_cancel",
+        lambda symbol, client, *more: tried.append(client) or mass_cancel(symbol, client, *more),
+    )
+    assert desk.cancel(symbol=HERE) == ([], True, [HERE])
+    assert tried == ["ann"]
+
+
 def test_a_halted_instrument_is_left_out_only_where_the_client_has_orders(desk: Desk) -> None:
     kept, other = desk.place(HERE, "ann"), desk.place(SYMBOLS[1], "ann")
     bobs = desk.place(SYMBOLS[2], "bob")

@@ -456,6 +456,13 @@ def test_transactions_cover_the_delivery(delivery: dict[str, list[Entry]], rows_
     assert joined == delivery
 
 
+def test_trades_count_for_the_size_of_a_transaction() -> None:
+    """Rule: an iceberg that is taken part by part is one order and very many rows."""
+    entry = Entry(1, {"orders": "x\nx", "fills": " ".join(["1,2,3"] * 300)})
+    pieces = list(transactions({"A": [entry] * 10}, rows_max=1_000))
+    assert [len(piece["A"]) for piece in pieces] == [4, 4, 2]
+
+
 @given(deliveries)
 def test_halving_ends_at_single_entries(delivery: dict[str, list[Entry]]) -> None:
     """Rule: halving what Postgres refuses comes down to each entry by itself, in order."""

@@ -396,6 +396,18 @@ def test_cxl_4_a_timer_that_finds_no_order_is_gone_by_an_event() -> None:
     assert (book.sequence, book.timers) == (2, {})
 
 
+def test_cxl_4_a_timer_that_is_due_is_neither_armed_anew_nor_disarmed() -> None:
+    """Or a late heartbeat would keep orders alive that are to be cancelled."""
+    book = book_of(limit("ann", "buy", 1, 1))
+    book.arm_timer(ArmTimer("ann", 5))
+    book.tick(Tick(5))
+    assert book.arm_timer(ArmTimer("ann", 60)) == Refused("timer_due")
+    assert book.arm_timer(ArmTimer("ann", 0)) == Refused("timer_due")
+    book.sweep()
+    assert not book.open_orders("ann")
+    assert isinstance(book.arm_timer(ArmTimer("ann", 60)), Done)
+
+
 def test_cxl_4_the_most_overdue_timer_goes_first() -> None:
     book = book_of(limit("ann", "buy", 1, 1), limit("bob", "buy", 1, 1), limit("cyd", "buy", 1, 1))
     for client, timeout_us in (("cyd", 7), ("bob", 5), ("ann", 7)):
