@@ -12,7 +12,7 @@
 -- `score` as it lies in its side's sorted set. Tables here name all their fields from the start,
 -- since to grow costs more than to make them.
 
-local MAX_FILLS = 300 -- makers met per command (MAT-4)
+local MAX_FILLS = 250 -- makers met per command (MAT-4)
 local FIRST_CHUNK, MAX_CHUNK = 8, 256 -- makers read at a time; most orders meet none or few
 
 -- The makers of a side down to `limit_score`, best first (MAT-1): those of the sorted set, given its

@@ -9,7 +9,7 @@
 -- @include concluding
 -- @include taking
 
-local MAX_TRIGGERS = 30 -- stops carried out in one call
+local MAX_TRIGGERS = 20 -- stops carried out in one call
 
 -- What the triggered stop meets (STP-5, STP-8), by its own self-trade prevention (SLF-8); nil where
 -- it has to wait.

@@ -10,8 +10,8 @@ from tests.commands import Command, Place, SetRules, Side
 from tests.reference.orders import Event, EventType, LevelChange, Order, Placed, Trade
 from tests.reference.queues import BookSide, Stops
 
-MAX_FILLS = 300
-MAX_TRIGGERS = 30
+MAX_FILLS = 250
+MAX_TRIGGERS = 20
 MAX_CANCELS = 250
 MAX_EXPIRIES = 250
 START_US = 4_000_000_000_000_000  # in 2096: a clock of tests, ahead of any real one
