@@ -5,7 +5,7 @@ sends everything that waits, in one write, and reads the answers for all. Under 
 turn of Redis's event loop and so one fsync of the append-only file, which is what makes
 `appendfsync always` cheap. A caller's own calls stay together and in order. A call whose answer did
 not come is never sent again by itself: nobody can know whether it happened. New orders and cancels
-of different callers for one book go into one run of their script, which saves Redis a third of
+of different callers for one book go into one run of their script, which saves Redis a quarter of
 what they cost; they keep the order in which they came. Only where an order of a run meets very many
 makers does the script leave the rest of that run (lua/run_orders.lua), which then goes with the
 next write.

@@ -1,5 +1,5 @@
 -- The usual taker: a few plain makers of other clients fill it whole. Kept apart from matching.lua,
--- which does the same for every order, since it takes half the time with so much less to define.
+-- which does the same for every order, since with so much less to define it takes a third less time.
 -- Whatever is not certain at a glance is left to that.
 
 -- @include keys
@@ -50,17 +50,14 @@ end
 -- Gathers what the best makers give the order; returns what it pays, or nil where they do not
 -- suffice.
 local function fill_from_best(state, key, best)
-  local entries, left, worth, limit = best, new.quantity, 0, new.ticks or math.huge
-  if new.side == 'sell' and new.ticks then
-    limit = -new.ticks
-  end
+  local entries, left, worth = best, new.quantity, 0
   for step, last in ipairs(STEPS) do
     if step > 1 then
       entries = call('ZRANGE', key, STEPS[step - 1] + 1, last, 'WITHSCORES')
     end
     local numbers = {}
     for i = 1, #entries, 2 do
-      if tonumber(entries[i + 1]) > limit then
+      if tonumber(entries[i + 1]) > new.limit then
         break
       end
       numbers[#numbers + 1] = entries[i]:sub(-14)

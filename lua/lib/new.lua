@@ -5,13 +5,16 @@
 local NEW_WIDTH = 9 -- arguments of one order
 local new = {
   side = '', plain = '', price = '', lots = '', client = '', client_order_id = '', use = '',
-  fingerprint = '', tail = '', ticks = 0, quantity = 0,
+  fingerprint = '', tail = '', ticks = 0, quantity = 0, limit = 0,
 }
 
--- Reads the order whose arguments come after ARGV `at`; `ticks` and `quantity` are price and lots as
--- numbers, `ticks` nil without a price.
+-- Reads the order whose arguments come after ARGV `at`. Of what is made from them, `ticks` is the
+-- price, nil without one, and `limit` the score of the other side's entries up to which it trades.
 local function read_new(at)
   new.side, new.plain, new.price, new.lots, new.client, new.client_order_id, new.use,
     new.fingerprint, new.tail = unpack(ARGV, at + 1, at + NEW_WIDTH)
-  new.ticks, new.quantity = tonumber(new.price), tonumber(new.lots)
+  new.ticks, new.quantity, new.limit = tonumber(new.price), tonumber(new.lots), math.huge
+  if new.ticks then
+    new.limit = new.side == 'buy' and new.ticks or -new.ticks
+  end
 end

@@ -1,6 +1,6 @@
 -- The usual order: nothing stands against it, it meets nobody, and rests. It is most of what a book
--- sees, so it is written out here and takes half the time that it would take by way of placing.lua
--- and concluding.lua. Whatever is not certain at a glance is left to them, refusals above all.
+-- sees, so it is written out here, which takes a quarter less time than by way of placing.lua and
+-- concluding.lua. Whatever is not certain at a glance is left to them, refusals above all.
 
 -- @include keys
 -- @include padding
@@ -11,9 +11,8 @@ local ROUNDING = 1 - 2 ^ -50 -- more than a product of two integers below 2^53 m
 
 -- Whether the order rests and meets nobody; `best_score` is that of the other side's best, or nil.
 local function rests_alone(best_score)
-  local score = new.side == 'buy' and new.ticks or -(new.ticks or 0)
   return (new.plain == 'both' or new.plain == 'rest')
-    and (not best_score or tonumber(best_score) > score)
+    and (not best_score or tonumber(best_score) > new.limit)
     and (new.client_order_id == ''
       or call('HEXISTS', CLIENT_ORDER_IDS, new.client .. '|' .. new.client_order_id) == 0)
 end
@@ -73,11 +72,7 @@ end
 -- Whether the order may be filled by plain makers alone (filling.lua), as far as that is known
 -- without them: it crosses, no stop waits, and no limit depends on what it would meet.
 local function may_fill_at_once(best_score, state)
-  local limit = new.ticks or math.huge
-  if new.side == 'sell' and new.ticks then
-    limit = -new.ticks
-  end
-  return best_score and tonumber(best_score) <= limit and not state.pending
+  return best_score and tonumber(best_score) <= new.limit and not state.pending
     and (new.plain == 'both' or new.plain == 'take') and new.client_order_id == ''
     and (new.ticks or not (state.band_bps or state.max_notional))
 end

@@ -37,15 +37,15 @@ MATCHING = (
     _lua(
         "the fast path trades a tick beyond the limit",
         "lib/filling",
-        "if tonumber(entries[i + 1]) > limit then",
-        "if tonumber(entries[i + 1]) > limit + 1 then",
+        "if tonumber(entries[i + 1]) > new.limit then",
+        "if tonumber(entries[i + 1]) > new.limit + 1 then",
         "MAT-3",
     ),
     _lua(
         "an order rests although the best price is its own",
         "lib/usual",
-        "tonumber(best_score) > score)",
-        "tonumber(best_score) >= score)",
+        "tonumber(best_score) > new.limit)",
+        "tonumber(best_score) >= new.limit)",
         "MAT-3",
     ),
     _lua(
