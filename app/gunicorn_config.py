@@ -16,6 +16,7 @@ from gunicorn.glogging import Logger
 
 from app import logs
 from app.config import Settings
+from app.engine import floors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +40,13 @@ class Worker(Protocol):
     pid: int
     alive: bool
     wsgi: Any
+    floors_column: int
+
+
+class Server(Protocol):
+    """What we use of gunicorn's master: its live workers by pid."""
+
+    WORKERS: dict[int, Worker]
 
 
 class RootLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -81,6 +89,17 @@ def on_starting(_server: object) -> None:
         stale.unlink(missing_ok=True)
 
 
+def pre_fork(server: Server, worker: Worker) -> None:
+    """In the master: a place for what the worker knows of the books."""
+    taken = {other.floors_column for other in server.WORKERS.values()}
+    worker.floors_column = shared_floors.free_column(taken)
+
+
+def post_fork(_server: object, worker: Worker) -> None:
+    """In the worker, before the application is made."""
+    floors.use(floors.Floors(shared_floors, worker.floors_column))
+
+
 def post_worker_init(worker: Worker) -> None:
     """A stopping worker tells its WebSockets, which would otherwise keep it from ending."""
     worker.wsgi.extensions["hub"].stop_when(lambda: not worker.alive)
@@ -108,6 +127,7 @@ def _bind(host: str, port: int) -> str:
 
 
 settings: Final = Settings.from_environment(os.environ)
+shared_floors: Final = floors.SharedMemory()
 # prometheus_client decides at import which kind of counter it makes, so before the app is loaded.
 os.environ[METRICS_VARIABLE] = str(metrics_dir(settings, os.environ))
 

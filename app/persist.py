@@ -10,8 +10,10 @@ from typing import Final
 
 from app import sweeper
 from app.config import ConfigurationError, Settings
+from app.engine import halts
 from app.engine.book import Books
 from app.engine.executor import PipelinedExecutor
+from app.engine.floors import Floors
 from app.persistence import event_store, event_stream
 from app.persistence.persister import Persister
 from app.sweeper import Sweeper
@@ -33,10 +35,13 @@ def run(settings: Settings) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    sweeping = _start_sweeper(settings.redis_url, settings.idempotency_ttl_s, stop)
+    # What the persister knows of the books, the sweeper goes by.
+    floors = Floors()
+    sweeping = _start_sweeper(settings.redis_url, settings.idempotency_ttl_s, floors, stop)
     persister = Persister(
         event_stream.connect(settings.redis_url),
         partial(event_store.connect, settings.database_url),
+        floors=floors,
     )
     log.info("persister started")
     persister.run(stop)
@@ -45,9 +50,13 @@ def run(settings: Settings) -> None:
     log.info("persister stopped")
 
 
-def _start_sweeper(redis_url: str, ttl_s: int, stop: threading.Event) -> threading.Thread:
+def _start_sweeper(
+    redis_url: str, ttl_s: int, floors: Floors, stop: threading.Event
+) -> threading.Thread:
     client = sweeper.connect(redis_url)
-    sweeping = Sweeper(client, Books(PipelinedExecutor(client), ttl_s))
+    tell_behind = partial(halts.tell_lost, client)
+    books = Books(PipelinedExecutor(client), ttl_s, floors=floors, tell_behind=tell_behind)
+    sweeping = Sweeper(client, books)
     thread = threading.Thread(target=_sweep, args=(sweeping, stop), name="sweeper", daemon=True)
     thread.start()
     return thread

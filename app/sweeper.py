@@ -1,6 +1,7 @@
 """Carries out in every book what is due by the clock, or was left over: expiries, cancel-after
-timers, triggered stops that wait. Lives beside the persister, since the API may be gone when a
-timer runs out, and asks nothing of Postgres. Scripts are atomic, so several sweepers do no harm.
+timers, triggered stops that wait; and looks after the memory that backlogs take. Lives beside the
+persister, since the API may be gone when a timer runs out, and asks nothing of Postgres. Scripts
+are atomic, so several sweepers do no harm.
 """
 
 import logging
@@ -17,6 +18,7 @@ from redis.retry import Retry
 from app.domain.refusals import Refusal
 from app.engine.book import Books
 from app.engine.commands import Refused
+from app.engine.crowding import Crowding
 from app.engine.executor import EngineUnavailable
 from app.engine.keys import INSTRUMENTS, SWEEPER_ALIVE
 
@@ -25,7 +27,9 @@ log: Final = logging.getLogger("crossbook.sweeper")
 SWEEP_EVERY_S: Final = 0.2
 """Between two rounds. What is due happens within a second: this, a round and a short outage."""
 LEARN_EVERY_S: Final = 1.0
-"""How often new instruments are looked for; nothing can be due sooner that matters."""
+"""How often new instruments are looked for, and memory is looked at; nothing can be due sooner that
+matters.
+"""
 ALIVE_S: Final = 5
 """How long a round is taken as a sign of life: longer than one lasts, and a restart."""
 BOOKS_PER_WRITE: Final = 128
@@ -60,6 +64,7 @@ class Sweeper:
     def __init__(self, client: redis.Redis, books: Books) -> None:
         self._client = client
         self._books = books
+        self._crowding = Crowding(client)
         self._symbols: list[str] = []
         self._learn_at = 0.0
         self._faults: dict[str, str] = {}
@@ -90,6 +95,7 @@ class Sweeper:
         now = time.monotonic()
         if now >= self._learn_at:
             self._symbols = self._listed()
+            self._crowding.look(self._symbols)
             self._learn_at = now + LEARN_EVERY_S
         left = [some for some in _portions(self._symbols) if not self._sweep(some)]
         self._client.set(SWEEPER_ALIVE, "1", ex=ALIVE_S)
@@ -132,10 +138,10 @@ class Sweeper:
 
 
 def _is_usual(error: Exception) -> bool:
-    """An instrument just being listed has no book yet. One whose book is lost is /readyz's to name,
-    and what is halted waits.
+    """An instrument just being listed has no book yet. One whose book is lost or has lost something
+    is /readyz's to name, and what is halted waits.
     """
-    usual = {Refusal.BOOK_MISSING, Refusal.INSTRUMENT_HALTED}
+    usual = {Refusal.BOOK_MISSING, Refusal.BOOK_BEHIND, Refusal.INSTRUMENT_HALTED}
     return isinstance(error, Refused) and error.refusal in usual
 
 

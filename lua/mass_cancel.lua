@@ -4,21 +4,22 @@
 -- caller goes on after the last order that this step looked at.
 --
 -- KEYS     the instrument's, as app/engine/keys.py orders them
--- ARGV     1 client id   2 side buy|sell, or empty for both   3 reason
---          4 order number, 14 digits: only orders after it
+-- ARGV     1 rebuilt   2 floor (lib/standing.lua)   3 client id   4 side buy|sell, or empty for
+--          both   5 reason   6 order number, 14 digits: only orders after it
 -- Returns  {'cancelled', number|record lines of the cancelled, number to go on after or empty}
 --          {'refused', code}
--- Refuses  in this order: book_missing, schema_mismatch, instrument_halted
+-- Refuses  in this order: book_missing, schema_mismatch, book_behind, book_changed,
+--          instrument_halted
 
 -- @include keys
--- @include schema
+-- @include standing
 -- @include state
 -- @include closing
 -- @include owners
 
-local client, side, reason, after = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local client, side, reason, after = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local state = read_state()
-local refusal = schema_refusal(state.schema)
+local refusal = standing_refusal(state.schema, state.sequence, state.rebuilt)
 if refusal then
   return refusal
 end

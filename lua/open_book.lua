@@ -1,25 +1,32 @@
 -- Makes an instrument's book, empty, at sequence 0, unless there is one.
 --
--- Guarantee: never touches a book that exists.
+-- Guarantee: never touches a book that exists, and makes none where one was lost that the caller
+-- knows of.
 --
 -- KEYS     the instrument's, as app/engine/keys.py orders them
--- ARGV     rules: field, value, field, value, …; app/domain/rules.py RULE_FIELDS; empty for unset
--- Returns  {'opened'} or {'exists'}
+-- ARGV     1 rebuilt   2 floor (lib/standing.lua), then the book's rules: field, value, field,
+--          value, …; app/domain/rules.py RULE_FIELDS; empty for unset
+-- Returns  {'opened', rebuilt} or {'exists'}
 --          {'refused', code}
--- Refuses  schema_mismatch
+-- Refuses  schema_mismatch, book_behind, book_changed; book_missing where it was lost
 
 -- @include keys
--- @include schema
+-- @include standing
 
-local schema = call('HGET', BOOK, 'schema')
+local schema, sequence, rebuilt = unpack(call('HMGET', BOOK, 'schema', 'sequence', 'rebuilt'))
 if schema then
-  return schema_refusal(schema) or { 'exists' }
+  return standing_refusal(schema, sequence, rebuilt) or { 'exists' }
 end
-call('HSET', BOOK, 'schema', SCHEMA, 'sequence', 0,
-  'idempotency_generation', 0, 'idempotency_rotated', call('TIME')[1])
-for i = 1, #ARGV, 2 do
+if ARGV[2] ~= '0' then
+  return { 'refused', 'book_missing' }
+end
+local now = call('TIME')
+rebuilt = now[1] .. string.format('%06d', now[2])
+call('HSET', BOOK, 'schema', SCHEMA, 'sequence', 0, 'rebuilt', rebuilt,
+  'idempotency_generation', 0, 'idempotency_rotated', now[1])
+for i = 3, #ARGV, 2 do
   if ARGV[i + 1] ~= '' then
     call('HSET', BOOK, ARGV[i], ARGV[i + 1])
   end
 end
-return { 'opened' }
+return { 'opened', rebuilt }

@@ -4,13 +4,13 @@
 -- the orders that rest at them.
 --
 -- KEYS     the instrument's, as app/engine/keys.py orders them
--- ARGV     1 how many levels of each side, at least 1
+-- ARGV     1 rebuilt   2 floor (lib/standing.lua)   3 how many levels of each side, at least 1
 -- Returns  {'read', sequence, bids, asks}; a side is {ticks, lots, orders, …}, best level first
 --          {'refused', code}
--- Refuses  book_missing, schema_mismatch
+-- Refuses  in this order: book_missing, schema_mismatch, book_behind, book_changed
 
 -- @include keys
--- @include schema
+-- @include standing
 -- @include numbers
 
 -- Scores and order counts of the best `count` levels, each found by a jump past the one before.
@@ -39,10 +39,10 @@ local function side(key, prefix, count)
   return out
 end
 
-local book = call('HMGET', BOOK, 'schema', 'sequence')
-local refusal = schema_refusal(book[1])
+local book = call('HMGET', BOOK, 'schema', 'sequence', 'rebuilt')
+local refusal = standing_refusal(book[1], book[2], book[3])
 if refusal then
   return refusal
 end
-local count = tonumber(ARGV[1])
+local count = tonumber(ARGV[3])
 return { 'read', book[2], side(BIDS, 'bid:', count), side(ASKS, 'ask:', count) }

@@ -3,19 +3,20 @@
 -- Guarantee: atomic; takes one sequence and appends one event; holds from the next command on.
 --
 -- KEYS     the instrument's, as app/engine/keys.py orders them
--- ARGV     1 client id   2 1 for on, empty for off
+-- ARGV     1 rebuilt   2 floor (lib/standing.lua)   3 client id   4 1 for on, empty for off
 -- Returns  {'accepted', sequence, time in µs}
 --          {'refused', code}
--- Refuses  in this order: book_missing, schema_mismatch
+-- Refuses  in this order: book_missing, schema_mismatch, book_behind, book_changed
 
 -- @include keys
--- @include schema
+-- @include standing
 -- @include clock
 -- @include announcing
 
-local client, engaged = ARGV[1], ARGV[2]
-local schema, sequence, last_us = unpack(call('HMGET', BOOK, 'schema', 'sequence', 'time'))
-local refusal = schema_refusal(schema)
+local client, engaged = ARGV[3], ARGV[4]
+local schema, sequence, last_us, rebuilt =
+  unpack(call('HMGET', BOOK, 'schema', 'sequence', 'time', 'rebuilt'))
+local refusal = standing_refusal(schema, sequence, rebuilt)
 if refusal then
   return refusal
 end

@@ -3,23 +3,25 @@
 -- Guarantee: atomic; takes one sequence and appends one event; holds from the next command on.
 --
 -- KEYS     the instrument's, as app/engine/keys.py orders them
--- ARGV     field, value, field, value, …: all of app/domain/rules.py RULE_FIELDS, empty for unset
+-- ARGV     1 rebuilt   2 floor (lib/standing.lua), then field, value, field, value, …: all of
+--          app/domain/rules.py RULE_FIELDS, empty for unset
 -- Returns  {'accepted', sequence, time in µs}
 --          {'refused', code}
--- Refuses  in this order: book_missing, schema_mismatch
+-- Refuses  in this order: book_missing, schema_mismatch, book_behind, book_changed
 
 -- @include keys
--- @include schema
+-- @include standing
 -- @include clock
 -- @include announcing
 
-local schema, sequence, last_us = unpack(call('HMGET', BOOK, 'schema', 'sequence', 'time'))
-local refusal = schema_refusal(schema)
+local schema, sequence, last_us, rebuilt =
+  unpack(call('HMGET', BOOK, 'schema', 'sequence', 'time', 'rebuilt'))
+local refusal = standing_refusal(schema, sequence, rebuilt)
 if refusal then
   return refusal
 end
 local set, unset, told = {}, {}, {}
-for i = 1, #ARGV, 2 do
+for i = 3, #ARGV, 2 do
   if ARGV[i + 1] == '' then
     unset[#unset + 1] = ARGV[i]
   else

@@ -3,19 +3,20 @@
 -- Guarantee: atomic; takes one sequence and appends one event.
 --
 -- KEYS     the instrument's, as app/engine/keys.py orders them
--- ARGV     1 client id   2 timeout in µs, 0 to disarm
+-- ARGV     1 rebuilt   2 floor (lib/standing.lua)   3 client id   4 timeout in µs, 0 to disarm
 -- Returns  {'accepted', sequence, time in µs, time when due in µs, or empty}
 --          {'refused', code}
--- Refuses  in this order: book_missing, schema_mismatch, timer_due
+-- Refuses  in this order: book_missing, schema_mismatch, book_behind, book_changed, timer_due
 
 -- @include keys
--- @include schema
+-- @include standing
 -- @include clock
 -- @include announcing
 
-local client, timeout_us = ARGV[1], tonumber(ARGV[2])
-local schema, sequence, last_us = unpack(call('HMGET', BOOK, 'schema', 'sequence', 'time'))
-local refusal = schema_refusal(schema)
+local client, timeout_us = ARGV[3], tonumber(ARGV[4])
+local schema, sequence, last_us, rebuilt =
+  unpack(call('HMGET', BOOK, 'schema', 'sequence', 'time', 'rebuilt'))
+local refusal = standing_refusal(schema, sequence, rebuilt)
 if refusal then
   return refusal
 end

@@ -5,18 +5,18 @@
 -- appends one event. Called by several at once, or never, it changes when these happen, not what.
 --
 -- KEYS     the instrument's, as app/engine/keys.py orders them
--- ARGV     1 time to live of idempotency keys, seconds
+-- ARGV     1 rebuilt   2 floor (lib/standing.lua)   3 time to live of idempotency keys, seconds
 -- Returns  {'swept', 1 where more is due, else empty}
 --          {'refused', code}
--- Refuses  in this order: book_missing, schema_mismatch
+-- Refuses  in this order: book_missing, schema_mismatch, book_behind, book_changed
 
 -- @include keys
--- @include schema
+-- @include standing
 -- @include state
 -- @include rotating
 
 local state = read_state()
-local refusal = schema_refusal(state.schema)
+local refusal = standing_refusal(state.schema, state.sequence, state.rebuilt)
 if refusal then
   return refusal
 end
@@ -40,5 +40,5 @@ local function sweep()
 end
 
 local more = state.status ~= 'halted' and sweep() -- STA-3
-drop_old_keys(state, tonumber(ARGV[1]))
+drop_old_keys(state, tonumber(ARGV[3]))
 return { 'swept', more and '1' or '' }

@@ -99,12 +99,12 @@ class PipelinedVenue(EngineVenue):
             PipelinedExecutor(client) if is_real else DirectExecutor(client)
         )
         self.executor = self.rehearsal  # type: ignore[assignment]
-        self.books = Books(self.rehearsal, TTL_S, self.books.scripts)
+        self.books = Books(self.rehearsal, TTL_S, self.books.scripts, self.floors)
 
     def begin(self) -> None:
         """Makes the book, in a Redis that was emptied meanwhile."""
         self.books.open(self.symbol)
-        self.client.hset(self.keys.book, "time", str(reference.START_US))
+        self.floors.begin(self.client, self.keys.book)
 
     def at(self, symbol: str) -> Self:
         """The venue of another book, which need not be there yet, by the same connection."""
@@ -176,7 +176,8 @@ def _as_one(group: Sequence[Call]) -> Call:
     if len(group) == 1:
         return group[0]
     args = [arg for call in group for arg in call.args]
-    return Call(group[0].script, group[0].keys, (*(group[0].shared or ()), *args))
+    first = group[0]
+    return Call(first.script, first.keys, (*(first.shared or ()), *args), None, first.floors)
 
 
 def _answers(group: Sequence[Call], reply: Reply | Exception) -> list[Reply | Exception]:

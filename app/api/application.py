@@ -1,6 +1,7 @@
 """Puts one process of the API together: connections, engine, queries, feed, routes."""
 
 import os
+from functools import partial
 
 from flask import Flask
 from redis import BlockingConnectionPool, Redis
@@ -27,6 +28,7 @@ from app.api.outcomes import Outcomes
 from app.api.stream import Commands, stream_blueprint
 from app.config import Settings, is_loopback
 from app.embedded.stores import Stores, find_stores
+from app.engine import floors, halts
 from app.engine.book import Books
 from app.engine.executor import PipelinedExecutor
 from app.engine.reads import BookReads
@@ -65,7 +67,12 @@ def build(settings: Settings, stores: Stores) -> Flask:
     """The application on given stores."""
     client = connect_redis(stores.redis_url)
     reads = BookReads(client)
-    books = Books(PipelinedExecutor(client), settings.idempotency_ttl_s)
+    books = Books(
+        PipelinedExecutor(client),
+        settings.idempotency_ttl_s,
+        floors=floors.current(),
+        tell_behind=partial(halts.tell_lost, client),
+    )
     pool = open_pool(stores.database_url)
     queries = Queries(pool)
     markets = Markets(reads)

@@ -14,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 from app.api.instrument_bodies import NewInstrument, RuleChanges
 from app.domain.rules import Rules
 from app.engine.book import Books
+from app.engine.commands import Refused
 from app.engine.executor import EngineUnavailable
 from app.engine.reads import BookReads
 from app.logs import logger
@@ -103,7 +104,7 @@ class Listing:
             with self._connect() as connection:
                 stored, known = stored_instruments(connection), positions(connection)
             for listed in stored:
-                self._open(listed, known)
+                self._open_or_tell(listed, known)
             missing = self.reads.without_book([listed.instrument.symbol for listed in stored])
         except (psycopg.OperationalError, EngineUnavailable) as error:
             logger.warning("instruments cannot be opened yet", extra={"error": repr(error)})
@@ -112,13 +113,23 @@ class Listing:
             logger.error("Redis has lost books", extra={"instruments": missing})
         return True
 
+    def _open_or_tell(self, listed: Listed, known: dict[str, int]) -> None:
+        try:
+            self._open(listed, known)
+        except Refused as error:
+            details = {"instrument": listed.instrument.symbol, "why": str(error)}
+            logger.error("an instrument has no book that can be used", extra=details)
+
     def _open(self, listed: Listed, known: dict[str, int]) -> None:
         """Announce an instrument and give it a book, but never an empty one in place of one that
-        Redis has lost: then it stays missing, orders are refused, and /readyz names it.
+        Redis has lost: then it stays missing, orders are refused, and /readyz names it. A book that
+        lacks what Postgres has takes nothing from here on.
         """
+        symbol = listed.instrument.symbol
         self.reads.announce(listed.instrument)
-        if known.get(listed.instrument.symbol, 0) == 0:
-            self.books.open(listed.instrument.symbol, listed.rules)
+        self.books.know(symbol, known.get(symbol, 0))
+        if not known.get(symbol):
+            self.books.open(symbol, listed.rules)
 
     def _connect(self) -> psycopg.Connection:
         conninfo = make_conninfo(self.database_url, connect_timeout=CONNECT_TIMEOUT_S)

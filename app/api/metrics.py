@@ -34,7 +34,7 @@ class BookCollector(Collector):
         self._reads = reads
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """One gauge for each instrument and side, one lag for each instrument."""
+        """Depth for each instrument and side, lag for each instrument, and what is halted."""
         up = GaugeMetricFamily("crossbook_redis_up", "1 if Redis answered this scrape")
         depth = GaugeMetricFamily(
             "current_orderbook_depth", "Resting orders", labels=["instrument", "side"]
@@ -44,6 +44,11 @@ class BookCollector(Collector):
             "Events accepted but not yet committed to Postgres",
             labels=["instrument"],
         )
+        halted = GaugeMetricFamily(
+            "crossbook_instrument_halted",
+            "1 for each instrument that takes no orders because something is wrong, and why",
+            labels=["instrument", "code"],
+        )
         try:
             symbols = [instrument.symbol for instrument in self._reads.instruments()]
             for symbol, (bids, asks) in self._reads.depths(symbols).items():
@@ -51,10 +56,12 @@ class BookCollector(Collector):
                 depth.add_metric([symbol, "ask"], asks)
             for symbol, events in self._reads.lags(symbols).items():
                 lag.add_metric([symbol], events)
+            for symbol, halt in self._reads.halted().items():
+                halted.add_metric([symbol, str(halt.get("code"))], 1)
             up.add_metric([], 1)
         except EngineUnavailable:
             up.add_metric([], 0)
-        yield from (up, depth, lag)
+        yield from (up, depth, lag, halted)
 
 
 def page(reads: BookReads) -> bytes:

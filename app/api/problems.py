@@ -72,6 +72,8 @@ class Problem(Exception):
 REFUSALS: dict[Refusal, tuple[int, str]] = {
     Refusal.BOOK_MISSING: (503, "the instrument's book is not in Redis"),
     Refusal.SCHEMA_MISMATCH: (503, "the book was written by another version of Crossbook"),
+    Refusal.BOOK_BEHIND: (503, "Redis has lost acknowledged orders; nothing is taken meanwhile"),
+    Refusal.BOOK_CHANGED: (503, "the instrument's book was just rebuilt"),
     Refusal.IDEMPOTENCY_KEY_REUSED: (422, "this idempotency key came with another payload before"),
     Refusal.BACKLOG_FULL: (503, "too much waits to be stored; cancels pass"),
     Refusal.INSTRUMENT_HALTED: (422, "trading in the instrument is halted"),

@@ -9,7 +9,8 @@ feed. Its id is `<sequence>-0`. Text fields, as `lua/lib/commit.lua` writes them
     orders  every order that changed, `number|record` a line, the command's own order first
     fills   `maker number,ticks,lots` separated by spaces, in the order of execution
     levels  `bid:ticks=lots` or `ask:ticks=lots`: new totals separated by spaces, 0 when emptied
-    detail  of `rules`, `kill_switch` and `cancel_after` only: what they set; see `Event.detail`
+    detail  of `rules`, `kill_switch` and `cancel_after`: what they set; of `place`, where the order
+            has an idempotency key: the fingerprint of its payload; see `Event.detail`
 """
 
 from collections.abc import Mapping
@@ -81,7 +82,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     """`rules`: `field=value` separated by spaces, of all rules that are set. `kill_switch`:
     `<client>|1` where it is on now, else `<client>|`. `cancel_after`: `<client>|<due in µs>` where
-    the timer is armed now, else `<client>|`.
+    the timer is armed now, else `<client>|`. `place`: what the record of an idempotency key is made
+    again from when Redis is rebuilt.
     """
 
     @property

@@ -13,6 +13,12 @@ class Refusal(StrEnum):
     """Redis holds no book of that instrument (never listed, or Redis lost its data)."""
     SCHEMA_MISMATCH = "schema_mismatch"
     """The book was written by another version of the layout."""
+    BOOK_BEHIND = "book_behind"
+    """The book lacks what was acknowledged: its Redis went back in time. It takes nothing more
+    until an operator has rebuilt it.
+    """
+    BOOK_CHANGED = "book_changed"
+    """The book was rebuilt since the caller heard of it last, who asks again by what it is now."""
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     BACKLOG_FULL = "backlog_full"
     """Postgres is too far behind; nothing more is taken that it would have to store."""

@@ -3,7 +3,7 @@
 Knows scripts and what they return; not who asks, nor what becomes of the events.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, assert_never
 
@@ -31,7 +31,8 @@ from app.engine.commands import (
     Timer,
 )
 from app.engine.executor import Call, EngineFault, Executor, Reply
-from app.engine.keys import BookKeys, book_keys
+from app.engine.floors import Floors, Standing
+from app.engine.keys import BookKeys, book_keys, symbol_of
 from app.engine.scripts import LUA_FOLDER, Script, load
 
 MAX_SWEEP_STEPS = 100
@@ -50,6 +51,7 @@ class Scripts(NamedTuple):
     set_kill_switch: Script
     read_book: Script
     open_book: Script
+    install_book: Script
 
     @classmethod
     def load(cls, folder: Path = LUA_FOLDER) -> "Scripts":
@@ -60,21 +62,41 @@ class Scripts(NamedTuple):
 class Books:
     """The door to all books of one Redis. One instance per process; safe to share.
 
-    Every method raises EngineUnavailable, OutcomeUnknown and EngineFault as `Executor.run` does.
+    Every method raises EngineUnavailable, OutcomeUnknown and EngineFault as `Executor.run` does,
+    and Refused with `book_behind` where the book is below its floor.
     """
 
     def __init__(
-        self, executor: Executor, idempotency_ttl_s: int, scripts: Scripts | None = None
+        self,
+        executor: Executor,
+        idempotency_ttl_s: int,
+        scripts: Scripts | None = None,
+        floors: Floors | None = None,
+        tell_behind: Callable[[str, Standing], None] = lambda _symbol, _known: None,
     ) -> None:
+        """`tell_behind` is told of each book that is found to be below what is known of it."""
         self._executor = executor
         self._ttl_s = idempotency_ttl_s
         self.scripts = scripts or Scripts.load()
+        self.floors = floors or Floors()
+        self._tell_behind = tell_behind
         self._keys: dict[str, BookKeys] = {}
 
     def open(self, symbol: str, rules: Rules | None = None) -> bool:
-        """Make the book of `symbol` unless there is one; says whether it made it."""
+        """Make the book of `symbol` unless there is one; says whether it made it.
+
+        Raises:
+            Refused: `book_missing`: it was lost, since commands of it were acknowledged.
+        """
         reply = self._run(self.scripts.open_book, symbol, _pairs(rules or Rules()))
-        return bool(reply[0] == b"opened")
+        was_made = bool(reply[0] == b"opened")
+        if was_made:
+            self.floors.adopt(self._keys_of(symbol).book, int(reply[1]), 0)
+        return was_made
+
+    def know(self, symbol: str, sequence: int) -> None:
+        """The book has been at `sequence`, as somebody other than Redis tells: Postgres."""
+        self.floors.raise_to(self._keys_of(symbol).book, sequence)
 
     def place(self, symbol: str, order: NewOrder) -> Placed | Replayed:
         """Match and rest one order.
@@ -82,7 +104,7 @@ class Books:
         Raises:
             Refused: with the refusals that `lua/run_orders.lua` names.
         """
-        return _placed(_accepted(self._executor.run(self._call(symbol, order))))
+        return _placed(self._accepted(self._call(symbol, order)))
 
     def amend(self, symbol: str, amendment: Amendment) -> Amended:
         """Change one open order, which may make it trade.
@@ -91,7 +113,7 @@ class Books:
             Refused: with the refusals that `lua/amend_order.lua` names; `order_not_found` where
                 Redis does not hold the order: Postgres may know it, if it is over.
         """
-        return _amended(_accepted(self._executor.run(self._call(symbol, amendment))))
+        return _amended(self._accepted(self._call(symbol, amendment)))
 
     def cancel(self, symbol: str, cancel: Cancel) -> Cancelled:
         """Take one open order out of the book.
@@ -99,14 +121,13 @@ class Books:
         Raises:
             Refused: `order_not_open`, `instrument_halted`, or `order_not_found` as `amend`.
         """
-        return _cancelled(_accepted(self._executor.run(self._call(symbol, cancel))))
+        return _cancelled(self._accepted(self._call(symbol, cancel)))
 
     def run_all(
         self, symbol: str, commands: Sequence[OrderCommand]
     ) -> list[Outcome | Refused | Exception]:
         """Carry out commands in their order, sent together; each answers as it would alone."""
-        calls = [self._call(symbol, command) for command in commands]
-        replies = self._executor.run_all(calls)
+        replies = self._replies([self._call(symbol, command) for command in commands])
         return [_outcome(command, reply) for command, reply in zip(commands, replies, strict=True)]
 
     def mass_cancel(
@@ -120,7 +141,10 @@ class Books:
         """
         args = (client_id, side, reason, f"{after:014d}")
         _, lines, cursor = self._run(self.scripts.mass_cancel, symbol, args)
-        return MassCancelled(parse_orders(lines.decode()), int(cursor) if cursor else None)
+        orders = parse_orders(lines.decode())
+        if orders:
+            self.floors.raise_to(self._keys_of(symbol).book, orders[0].sequence)
+        return MassCancelled(orders, int(cursor) if cursor else None)
 
     def set_timer(self, symbol: str, client_id: str, timeout_us: int) -> Timer:
         """Arm the client's cancel-after timer anew, or disarm it with 0.
@@ -145,10 +169,10 @@ class Books:
         was due is done, or what `sweep` would raise, which keeps no other book from its step.
         """
         calls = [
-            Call(self.scripts.sweep_book, self._keys_of(symbol), (self._ttl_s,))
+            Call(self.scripts.sweep_book, self._keys_of(symbol), (self._ttl_s,), floors=self.floors)
             for symbol in symbols
         ]
-        return [_swept(reply) for reply in self._executor.run_all(calls)]
+        return [_swept(reply) for reply in self._replies(calls)]
 
     def set_rules(self, symbol: str, rules: Rules) -> RulesChanged:
         """Put `rules` in place of those that the book has, from the next command on."""
@@ -160,20 +184,29 @@ class Books:
         args = (client_id, "1" if engaged else "")
         return RulesChanged(int(self._run(self.scripts.set_kill_switch, symbol, args)[1]))
 
+    def install(self, symbol: str, built: BookKeys, replaces: int) -> None:
+        """Put the book that lies under the keys `built` in place of one at `replaces` or before.
+
+        Raises:
+            Refused: `book_changed`: it is beyond that by now.
+        """
+        keys = (*self._keys_of(symbol), *built)
+        _accepted(self._executor.run(Call(self.scripts.install_book, keys, (replaces,))))
+
     def depth(self, symbol: str, levels: int) -> Depth:
         """The best `levels` of each side at one moment."""
         _, sequence, bids, asks = self._run(self.scripts.read_book, symbol, (levels,))
         return Depth(int(sequence), _levels(bids), _levels(asks))
 
     def _call(self, symbol: str, command: OrderCommand) -> Call:
-        keys, scripts = self._keys_of(symbol), self.scripts
+        keys, scripts, floors = self._keys_of(symbol), self.scripts, self.floors
         match command:
             case NewOrder():
-                return Call(scripts.run_orders, keys, _placing(command), (self._ttl_s,))
+                return Call(scripts.run_orders, keys, _placing(command), (self._ttl_s,), floors)
             case Amendment():
-                return Call(scripts.amend_order, keys, _amending(command))
+                return Call(scripts.amend_order, keys, _amending(command), None, floors)
             case Cancel():
-                return Call(scripts.run_orders, keys, _cancelling(command), (self._ttl_s,))
+                return Call(scripts.run_orders, keys, _cancelling(command), (self._ttl_s,), floors)
             case _:
                 assert_never(command)
 
@@ -184,9 +217,48 @@ class Books:
         return keys
 
     def _run(self, script: Script, symbol: str, args: Sequence[str | int]) -> Reply:
-        return _accepted(self._executor.run(Call(script, self._keys_of(symbol), args)))
+        return self._accepted(Call(script, self._keys_of(symbol), args, floors=self.floors))
+
+    def _accepted(self, call: Call) -> Reply:
+        reply = self._executor.run(call)
+        if self._is_to_be_repeated(call, reply):
+            reply = self._executor.run(call)
+        self._look_at(call, reply)
+        return _accepted(reply)
+
+    def _replies(self, calls: list[Call]) -> list[Reply | Exception]:
+        replies = self._executor.run_all(calls)
+        again = [
+            index
+            for index, (call, reply) in enumerate(zip(calls, replies, strict=True))
+            if not isinstance(reply, Exception) and self._is_to_be_repeated(call, reply)
+        ]
+        repeated = self._executor.run_all([calls[index] for index in again])
+        for index, reply in zip(again, repeated, strict=True):
+            replies[index] = reply
+        for call, reply in zip(calls, replies, strict=True):
+            if not isinstance(reply, Exception):
+                self._look_at(call, reply)
+        return replies
+
+    def _is_to_be_repeated(self, call: Call, reply: Reply) -> bool:
+        """Whether the book did nothing but say what it is now, so that we know it again."""
+        if reply[:2] != _BOOK_CHANGED:
+            return False
+        return self.floors.adopt(call.keys[0], int(reply[2] or 0), int(reply[3]))
+
+    def _look_at(self, call: Call, reply: Reply) -> None:
+        """Remember what is about to be acknowledged; tell of a book that went back in time, once: a
+        book that is known to have says so itself, and its reply is longer.
+        """
+        if reply[0] == b"accepted":
+            self.floors.raise_to(call.keys[0], int(reply[1]))
+        elif reply == _BOOK_BEHIND or reply[:2] == _BOOK_CHANGED:
+            self._tell_behind(symbol_of(call.keys[0]), self.floors.of(call.keys[0]))
 
 
+_BOOK_CHANGED = [b"refused", Refusal.BOOK_CHANGED.encode()]
+_BOOK_BEHIND = [b"refused", Refusal.BOOK_BEHIND.encode()]
 _PLAIN_TYPES = frozenset({OrderType.LIMIT, OrderType.MARKET})
 _NEVER_RESTS = frozenset({TimeInForce.IOC, TimeInForce.FOK})
 

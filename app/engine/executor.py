@@ -33,6 +33,7 @@ from redis.exceptions import (
     TimeoutError,
 )
 
+from app.engine.floors import Floors
 from app.engine.scripts import Script
 
 MAX_WAITING_CALLS = 4096
@@ -77,18 +78,23 @@ class Call(NamedTuple):
     """A script to run: its keys, all of one instrument, and its arguments.
 
     `shared` is for scripts that take several calls at once and reply with a list, one answer for
-    each: arguments that come once, before those of the calls. None: it is no such script.
+    each: arguments that come once, before those of the calls. None: it is no such script. `floors`,
+    where they are given, are what the first arguments come from, as they are when the call is sent:
+    the first key is the book's.
     """
 
     script: Script
     keys: tuple[str, ...]
     args: Sequence[str | int]
     shared: tuple[str | int, ...] | None = None
+    floors: Floors | None = None
 
     @property
     def head(self) -> "Command":
         """The command up to the call's own arguments."""
-        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *(self.shared or ()))
+        standing = self.floors.of(self.keys[0]).arguments() if self.floors else ()
+        shared = self.shared or ()
+        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *standing, *shared)
 
     @property
     def head_with_source(self) -> "Command":

@@ -4,7 +4,7 @@ All keys of an instrument begin with `{SYMBOL}:`. The braces are Redis Cluster's
 an instrument's keys into one slot, so that a script may touch all of them and a slot may migrate
 with its book. The set of keys is fixed per instrument; none is named after an order or a client.
 
-    {S}:book               hash    state of the book (schema, sequence, time, …), its rules, level
+    {S}:book               hash    state of the book (schema, rebuilt, sequence, …), its rules, level
                                    totals `bid:<ticks>` and `ask:<ticks>` in lots, open orders of
                                    each client `open:<client>`, kill switches `killed:<client>`;
                                    and `<order number>` -> record of each order that is open, or
@@ -22,6 +22,7 @@ with its book. The set of keys is fixed per instrument; none is named after an o
                                    ticks / its negative, member as of bids and asks
     {S}:expiries           zset    number of each open gtd order, score its expiry in µs
     {S}:timers             zset    client of each armed cancel-after timer, score when due in µs
+    {S}:rebuild:…          each of these once more, while `python -m app rebuild` builds a book
 """
 
 from typing import NamedTuple
@@ -66,20 +67,28 @@ class BookKeys(NamedTuple):
 
 def book_keys(symbol: str) -> BookKeys:
     """The keys of one instrument."""
-    tag = "{" + symbol + "}:"
+    return _keys("{" + symbol + "}:")
+
+
+def rebuild_keys(symbol: str) -> BookKeys:
+    """Where a book is built before it takes the place of the present one, in the same slot."""
+    return _keys("{" + symbol + "}:rebuild:")
+
+
+def _keys(start: str) -> BookKeys:
     return BookKeys(
-        tag + "book",
-        tag + "bids",
-        tag + "asks",
-        tag + "owners",
-        tag + "client_order_ids",
-        tag + "idempotency:0",
-        tag + "idempotency:1",
-        tag + "events",
-        tag + "buy_stops",
-        tag + "sell_stops",
-        tag + "expiries",
-        tag + "timers",
+        start + "book",
+        start + "bids",
+        start + "asks",
+        start + "owners",
+        start + "client_order_ids",
+        start + "idempotency:0",
+        start + "idempotency:1",
+        start + "events",
+        start + "buy_stops",
+        start + "sell_stops",
+        start + "expiries",
+        start + "timers",
     )
 
 

@@ -8,21 +8,30 @@ import redis
 from app.domain.events import EVENT_FIELDS, parse_orders
 from app.domain.instruments import Instrument
 from app.domain.rules import Rules
+from app.engine.halts import Halt
 from app.persistence import event_store, event_stream
 from app.persistence.event_store import Connection, Standing
-from app.persistence.halts import Halt, Halted
 from app.persistence.instruments import InstrumentDiffers, store_instrument
 from app.persistence.rows import UNREADABLE, Entry, numbers_over
+
+
+class Halted(Exception):
+    """An instrument cannot be followed; carries why."""
+
+    def __init__(self, halt: Halt) -> None:
+        super().__init__(halt.detail)
+        self.halt = halt
 
 
 def catch_up(client: redis.Redis, connection: Connection, instrument: Instrument) -> Standing:
     """Where one instrument stands in Postgres; the group's next entry is the one behind it.
 
     Raises:
-        Halted: `instrument_differs`, `redis_behind` or `diverged`.
+        Halted: `postgres_behind`, `instrument_differs`, `redis_behind` or `diverged`.
         psycopg.Error, redis.RedisError: a server is away; nothing is lost by trying again.
     """
     symbol = instrument.symbol
+    _check_memory(client, connection, symbol)
     _check_sizes(connection, instrument)
     standing = event_store.standing(connection, instrument)
     position = standing.position
@@ -41,6 +50,22 @@ def catch_up(client: redis.Redis, connection: Connection, instrument: Instrument
         event_stream.acknowledge_up_to(client, symbol, position)
     event_stream.seek(client, symbol, position)
     return standing
+
+
+def _check_memory(client: redis.Redis, connection: Connection, symbol: str) -> None:
+    """Whether this is the database that the book was written to: what was committed there has left
+    Redis, so to go on with one that lacks it, or that never saw this book, would lose it. One that
+    was restored from a backup may go on where the stream still has the event at its position, which
+    proves that they are of the same history.
+    """
+    committed = event_stream.committed(client, symbol)
+    position = event_store.positions(connection, [symbol]).get(symbol, 0)
+    if position >= committed:
+        return
+    if position and event_stream.holds(client, symbol, position):
+        return
+    detail = f"Postgres is at {position}, and had {committed}"
+    raise Halted(Halt(symbol, position + 1, "postgres_behind", detail))
 
 
 def _check_sizes(connection: Connection, instrument: Instrument) -> None:

@@ -3,7 +3,7 @@ Must not know Redis. Columns travel as arrays, so that a batch is a few statemen
 """
 
 from collections.abc import Collection, Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple
 
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
@@ -156,7 +156,7 @@ def open_position(connection: Connection, symbol: str) -> int:
     connection.execute(
         "INSERT INTO stream_positions (instrument) VALUES (%s) ON CONFLICT DO NOTHING", (symbol,)
     )
-    return _positions(connection, [symbol], "")[symbol]
+    return positions(connection, [symbol])[symbol]
 
 
 def standing(connection: Connection, instrument: Instrument) -> Standing:
@@ -203,17 +203,34 @@ def write(connection: Connection, batch: Batch) -> None:
         psycopg.Error: nothing was written, or the connection broke and nobody knows.
     """
     with connection.transaction():
-        if _positions(connection, batch.starts, "ORDER BY instrument FOR UPDATE") != batch.starts:
+        if positions(connection, batch.starts, "ORDER BY instrument FOR UPDATE") != batch.starts:
             raise PositionMoved
         _execute(connection, _INSERT_EVENTS, batch.events)
-        _execute(connection, _UPSERT_ORDERS, batch.orders.values())
-        _execute(connection, _INSERT_TRADES, batch.trades)
-        _execute(connection, _ADD_TO_POSITIONS, batch.positions)
-        _execute(connection, _UPDATE_RULES, batch.rules.values())
+        write_read_models(connection, batch)
         _execute(connection, _UPDATE_STREAM_POSITIONS, batch.ends.items())
 
 
-def _positions(connection: Connection, symbols: Collection[str], ending: str) -> dict[str, int]:
+def write_read_models(connection: Connection, batch: Batch) -> None:
+    """What a batch's events amount to, as a part of the caller's transaction. The tables are those
+    that the session's search_path names: a replay fills others of the same names.
+    """
+    _execute(connection, _UPSERT_ORDERS, batch.orders.values())
+    _execute(connection, _INSERT_TRADES, batch.trades)
+    _execute(connection, _ADD_TO_POSITIONS, batch.positions)
+    _execute(connection, _UPDATE_RULES, batch.rules.values())
+
+
+def write_rules(connection: Connection, rows: Collection[Row]) -> None:
+    """The rules of instruments, rows as of `rows.rules_row`."""
+    _execute(connection, _UPDATE_RULES, rows)
+
+
+def positions(
+    connection: Connection, symbols: Collection[str], ending: LiteralString = ""
+) -> dict[str, int]:
+    """The last sequence written down of those of `symbols` that have been persisted; `ending` of
+    the statement.
+    """
     found = connection.execute(
         f"SELECT instrument, sequence FROM stream_positions"  # noqa: S608  # `ending` is ours
         f" WHERE instrument = ANY(%s) {ending}",

@@ -6,21 +6,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-import msgspec
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app.domain.orders import NUMBER_DIGITS
 from app.engine.keys import (
-    HALTED,
     INSTRUMENTS,
     PERSISTER_GROUP,
     book_keys,
     events_key,
     symbol_of,
 )
-from app.persistence.halts import Halt
 from app.persistence.rows import Delivery, Entry
 
 CONSUMER: Final = "persister"
@@ -32,20 +29,11 @@ ANSWER_TIMEOUT_S: Final = 10
 CHUNK_ENTRIES: Final = 500
 """Entries, ids or fields that one command takes or returns outside the normal reading."""
 
-SUSPENDED: Final = "suspended"
-"""Field of the book hash: the code of the halt, while there is one. Refuses new orders."""
-
-# One step: a book that is lost in between must not leave a hash that has nothing but this field.
-_SUSPEND: Final = """
-if redis.call('HEXISTS', KEYS[1], 'schema') == 1 then
-  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-end
-"""
-
 COMMITTED: Final = "committed"
 """Field of the book hash: the last sequence that is committed, which tells scripts the backlog."""
 
-# For the same reason one step. A persister that was overtaken by another takes nothing back.
+# One step, so that a book that is lost in between leaves no hash that has nothing but this field.
+# A persister that was overtaken by another takes nothing back.
 _NOTE_COMMITTED: Final = """
 local book = redis.call('HMGET', KEYS[1], 'schema', ARGV[1])
 if book[1] and tonumber(book[2] or 0) < tonumber(ARGV[2]) then
@@ -155,6 +143,12 @@ def holds(client: redis.Redis, symbol: str, sequence: int) -> bool:
     return bool(client.xrange(events_key(symbol), entry_id, entry_id))
 
 
+def committed(client: redis.Redis, symbol: str) -> int:
+    """How far the book was told that it is committed; 0 where it was told nothing."""
+    sequence: Any = client.hget(book_keys(symbol).book, COMMITTED)
+    return int(sequence or 0)
+
+
 def note_committed(client: redis.Redis, symbol: str, sequence: int) -> None:
     """Let the book know how far it is committed, if there is a book; it never goes back."""
     client.eval(_NOTE_COMMITTED, 1, book_keys(symbol).book, COMMITTED, str(sequence))
@@ -177,30 +171,6 @@ def drop(
     for acknowledged in _chunks(sequences):
         pipe.xack(keys.events, PERSISTER_GROUP, *(f"{n}-0" for n in acknowledged))
     pipe.execute()
-
-
-def announce_halt(client: redis.Redis, halt: Halt) -> None:
-    """Make it known to whoever looks (readiness, redis-cli) that an instrument is not persisted,
-    and stop trading in it: what is accepted now might never be written down.
-    """
-    client.hset(HALTED, halt.instrument, msgspec.json.encode(halt).decode())
-    client.eval(_SUSPEND, 1, book_keys(halt.instrument).book, SUSPENDED, halt.code)
-
-
-def announced_halt(client: redis.Redis, symbol: str) -> Halt | None:
-    """The halt that this persister or one before it announced, unless it was withdrawn."""
-    text: Any = client.hget(HALTED, symbol)
-    try:
-        return None if text is None else msgspec.json.decode(text, type=Halt)
-    except msgspec.MsgspecError:  # not ours; what it says is of no use
-        return None
-
-
-def withdraw_halt(client: redis.Redis, symbol: str) -> None:
-    """Let the instrument be traded again, and make it known that it is persisted."""
-    # The mark goes first: cut short between the two, the next start finds what is left to do.
-    client.hdel(book_keys(symbol).book, SUSPENDED)
-    client.hdel(HALTED, symbol)
 
 
 def _chunks(numbers: Iterable[int]) -> Iterator[list[int]]:

@@ -15,10 +15,13 @@ import psycopg
 import redis
 
 from app.domain.instruments import Instrument
+from app.engine import halts
+from app.engine.floors import Floors
+from app.engine.halts import FOUND_BEFORE_READING, Halt
+from app.engine.keys import book_keys
 from app.persistence import event_store, event_stream
-from app.persistence.catch_up import catch_up
+from app.persistence.catch_up import Halted, catch_up
 from app.persistence.event_store import Connection, PositionMoved
-from app.persistence.halts import FOUND_BEFORE_READING, Halt, Halted
 from app.persistence.rows import (
     UNREADABLE,
     Batch,
@@ -69,7 +72,9 @@ class Persister:
         *,
         window: int = STREAM_WINDOW,
         batch_entries: int = BATCH_ENTRIES,
+        floors: Floors | None = None,
     ) -> None:
+        """`floors` are raised to what is committed, for others of the process to go by."""
         assert window >= 1, "the entry at the position is needed to recognise a Redis of the past"
         self.halted: dict[str, Halt] = {}
         self.positions: dict[str, int] = {}
@@ -78,6 +83,7 @@ class Persister:
         self._connect_postgres = connect_postgres
         self._window = window
         self._batch_entries = batch_entries
+        self._floors = floors or Floors()
         self._connection: Connection | None = None
         self._instruments: dict[str, Instrument] = {}
         self._texts: dict[str, Texts] = {}
@@ -170,6 +176,7 @@ class Persister:
             self._halt(halted.halt)
             return
         self.positions[symbol] = position
+        self._floors.raise_to(book_keys(symbol).book, position)
         self._texts[symbol] = texts = Texts(instrument)
         self._fees[symbol] = texts.fees(rules)
         self._reconsider_halt(symbol, position)
@@ -177,14 +184,14 @@ class Persister:
 
     def _reconsider_halt(self, symbol: str, position: int) -> None:
         """Withdraw the halt, perhaps an earlier persister's, unless only reading can tell."""
-        known = self.halted.get(symbol) or event_stream.announced_halt(self._client, symbol)
+        known = self.halted.get(symbol) or halts.announced(self._client, symbol)
         if known and known.code not in FOUND_BEFORE_READING and known.sequence > position:
             self.halted[symbol] = known
         else:
             self._withdraw_halt(symbol)
 
     def _persist(self, connection: Connection, delivery: Delivery) -> int:
-        batch, halts = self._build(connection, delivery)
+        batch, found = self._build(connection, delivery)
         try:
             self._commit(connection, batch)
         except PositionMoved:
@@ -193,7 +200,7 @@ class Persister:
             return 0
         except REFUSALS as error:
             return self._persist_in_halves(connection, delivery, error)
-        for halt in halts:
+        for halt in found:
             self._halt(halt)
         return len(batch.events)
 
@@ -210,10 +217,10 @@ class Persister:
         """The rows of all that follows on the positions, and what stands in the way of the rest."""
         batch = Batch()
         followed = {s: entries for s, entries in delivery.items() if s in self.positions}
-        halts = [
+        found = [
             self._add(connection, batch, symbol, entries) for symbol, entries in followed.items()
         ]
-        return batch, [halt for halt in halts if halt is not None]
+        return batch, [halt for halt in found if halt is not None]
 
     def _add(
         self, connection: Connection, batch: Batch, symbol: str, entries: list[Entry]
@@ -246,6 +253,7 @@ class Persister:
         event_store.write(connection, batch)
         self._fees |= batch.fees
         for symbol, end in batch.ends.items():
+            self._floors.raise_to(book_keys(symbol).book, end)
             if symbol in self.positions:
                 self.positions[symbol] = end
             if symbol in self.halted and self.halted[symbol].sequence <= end:
@@ -265,12 +273,12 @@ class Persister:
             log.error("instrument is not persisted any more", extra=msgspec.structs.asdict(halt))
         self.halted[symbol] = halt
         self._recheck_at[symbol] = time.monotonic() + RECHECK_EVERY_S
-        event_stream.announce_halt(self._client, halt)
+        halts.announce(self._client, halt)
         position = self.positions.pop(symbol, None)
         if position is not None:
             event_stream.seek(self._client, symbol, position)
 
     def _withdraw_halt(self, symbol: str) -> None:
-        event_stream.withdraw_halt(self._client, symbol)
+        halts.withdraw(self._client, symbol)
         if self.halted.pop(symbol, None):
             log.info("instrument is persisted again", extra={"instrument": symbol})

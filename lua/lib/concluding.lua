@@ -82,8 +82,8 @@ end
 
 -- Books what was decided about an order, `met` as of matching.lua or one of the above. An order
 -- that is `listed` was open before. Returns a refusal, with nothing written, where its level is
--- full.
-local function conclude(state, kind, order, met)
+-- full. `detail` as of commit.
+local function conclude(state, kind, order, met, detail)
   local stays = met.rests or met.pends or met.keeps
   if met.rests and not rest_at_level(order) then
     return { 'refused', 'level_quantity_overflow' }
@@ -97,7 +97,7 @@ local function conclude(state, kind, order, met)
   for _, maker in ipairs(met.makers) do
     change_order(maker, state.touched)
   end
-  commit(state, kind, met.last_price)
+  commit(state, kind, met.last_price, detail)
   if #met.makers > 0 then
     local _, other = sides_of(order.side)
     move_makers(met.makers, other.key)

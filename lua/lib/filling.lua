@@ -87,7 +87,7 @@ local function fill(state, best)
   records[2] = record_text('filled', '', new.lots, new.lots, text(worth), new.price, '', '', '|',
     state.now_us .. '|' .. new.tail)
   lines[1] = number .. '|' .. records[2]
-  commit(state, 'place', last_price)
+  commit(state, 'place', last_price, new.detail)
   if #members > 0 then
     call('ZREM', key, unpack(members))
     call('ZREM', OWNERS, unpack(owners))

@@ -5,7 +5,7 @@ local MAX_BACKLOG = 1000000 -- events that Postgres may be behind before nothing
 -- The refusal of a new order or an amendment, whatever it asks for; `killed` is its client's kill
 -- switch, or false.
 local function intake_refusal(state, killed)
-  if state.sequence - (state.committed or 0) > MAX_BACKLOG then
+  if state.crowded or state.sequence - (state.committed or 0) > MAX_BACKLOG then
     return { 'refused', 'backlog_full' }
   end
   if state.suspended or state.status == 'halted' then -- STA-3

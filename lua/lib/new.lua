@@ -5,14 +5,16 @@
 local NEW_WIDTH = 9 -- arguments of one order
 local new = {
   side = '', plain = '', price = '', lots = '', client = '', client_order_id = '', use = '',
-  fingerprint = '', tail = '', ticks = 0, quantity = 0, limit = 0,
+  fingerprint = '', detail = false, tail = '', ticks = 0, quantity = 0, limit = 0,
 }
 
--- Reads the order whose arguments come after ARGV `at`. Of what is made from them, `ticks` is the
--- price, nil without one, and `limit` the score of the other side's entries up to which it trades.
+-- Reads the order whose arguments come after ARGV `at`. Of what is made from them, `detail` is the
+-- event's: the fingerprint where there is a key; `ticks` is the price, nil without one, and `limit`
+-- the score of the other side's entries up to which it trades.
 local function read_new(at)
   new.side, new.plain, new.price, new.lots, new.client, new.client_order_id, new.use,
     new.fingerprint, new.tail = unpack(ARGV, at + 1, at + NEW_WIDTH)
+  new.detail = new.use ~= '' and new.fingerprint
   new.ticks, new.quantity, new.limit = tonumber(new.price), tonumber(new.lots), math.huge
   if new.ticks then
     new.limit = new.side == 'buy' and new.ticks or -new.ticks

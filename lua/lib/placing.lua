@@ -60,7 +60,7 @@ local function place(state, best, open_orders)
     met = take(state, order, best, limit_score(state, order), MAX_FILLS)
     refusal = meeting_refusal(order, met, state)
   end
-  refusal = refusal or conclude(state, 'place', order, met)
+  refusal = refusal or conclude(state, 'place', order, met, new.detail)
   if refusal then
     return refusal
   end

@@ -14,16 +14,18 @@ end
 -- what is calculated with is a number, made once for all.
 local function read_state()
   local schema, sequence, last_us, status, suspended, committed, last, band_bps, max_lots,
-    max_notional, max_open, generation, pending = unpack(call('HMGET', BOOK, 'schema', 'sequence',
-      'time', 'status', 'suspended', 'committed', 'last', 'price_band_bps', 'max_order_lots',
-      'max_order_notional', 'max_open_orders', 'idempotency_generation', 'pending'))
+    max_notional, max_open, generation, pending, rebuilt, crowded = unpack(call('HMGET', BOOK,
+      'schema', 'sequence', 'time', 'status', 'suspended', 'committed', 'last', 'price_band_bps',
+      'max_order_lots', 'max_order_notional', 'max_open_orders', 'idempotency_generation',
+      'pending', 'rebuilt', 'crowded'))
   local now_us = clock_us(last_us)
   return {
     schema = schema, sequence = tonumber(sequence), now_us = now_us, now_s = now_us:sub(1, -7),
     is_stored = false, status = status, suspended = suspended, committed = number(committed),
     last = number(last), band_bps = number(band_bps), max_lots = number(max_lots),
     max_notional = max_notional, notional_limit = number(max_notional),
-    max_open = number(max_open), generation = generation, pending = pending, next = '',
+    max_open = number(max_open), generation = generation, pending = pending, rebuilt = rebuilt,
+    crowded = crowded, next = '',
     touched = '', met = 0,
   }
 end

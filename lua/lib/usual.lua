@@ -45,8 +45,13 @@ local function rest_at_once(state, level, level_lots, open_field, open_orders)
   local record = 'open||' .. new.lots .. '|0|0|' .. price .. '|||||' .. now_us .. '|' .. new.tail
   local line = number .. '|' .. record
 
-  call('XADD', EVENTS, next .. '-0', 'type', 'place', 'time', now_us, 'orders', line, 'fills', '',
-    'levels', level .. '=' .. new_total)
+  if new.use == '' then
+    call('XADD', EVENTS, next .. '-0', 'type', 'place', 'time', now_us, 'orders', line,
+      'fills', '', 'levels', level .. '=' .. new_total)
+  else
+    call('XADD', EVENTS, next .. '-0', 'type', 'place', 'time', now_us, 'orders', line,
+      'fills', '', 'levels', level .. '=' .. new_total, 'detail', new.fingerprint)
+  end
   local still_open = text((open_orders or 0) + 1)
   if state.is_stored then
     call('HSET', BOOK, 'sequence', next, level, new_total, open_field, still_open, number, record)

@@ -15,6 +15,7 @@ from app.domain.rules import Rules
 from app.engine.book import Books, Scripts
 from app.engine.commands import Cancel, NewOrder, OrderNumber
 from app.engine.executor import Call, DirectExecutor, Reply
+from app.engine.floors import Floors
 from tests.commands import SIDES, Side
 
 TTL_S = 86_400
@@ -51,10 +52,10 @@ class _Recorder:
 class Caller:
     """Calls of one book, exactly as the product would make them."""
 
-    def __init__(self, symbol: str, scripts: Scripts) -> None:
+    def __init__(self, symbol: str, scripts: Scripts, floors: Floors) -> None:
         self._symbol = symbol
         self._recorder = _Recorder()
-        self._books = Books(self._recorder, TTL_S, scripts)
+        self._books = Books(self._recorder, TTL_S, scripts, floors)
 
     def place(self, order: NewOrder) -> Call:
         """See `Books.place`."""
@@ -154,9 +155,10 @@ def open_book(client: "Redis", symbol: str) -> Caller:
     scripts = Scripts.load()
     for script in scripts:
         client.script_load(script.source)
-    was_new = Books(DirectExecutor(client), TTL_S, scripts).open(symbol, RULES)
+    floors = Floors()
+    was_new = Books(DirectExecutor(client), TTL_S, scripts, floors).open(symbol, RULES)
     assert was_new, f"{symbol} was there"
-    return Caller(symbol, scripts)
+    return Caller(symbol, scripts, floors)
 
 
 def numbers_of(replies: Sequence[Any]) -> list[int]:

@@ -42,10 +42,11 @@ from app.domain.rules import Rules, parse_rules_detail, rule_texts
 from app.embedded.ports import LOOPBACK, is_free
 from app.embedded.postgres_server import DATABASE, EmbeddedPostgres
 from app.embedded.redis_server import EmbeddedRedis
+from app.engine import halts
 from app.engine.book import Books
 from app.engine.commands import Amendment, Cancel, NewOrder, OrderNumber, Placed, Refused
 from app.engine.executor import DirectExecutor
-from app.engine.keys import INSTRUMENTS, PERSISTER_GROUP, book_keys
+from app.engine.keys import HALTED, INSTRUMENTS, PERSISTER_GROUP, book_keys
 from app.persistence import event_store, event_stream, migrations, persister
 from app.persistence.instruments import (
     InstrumentDiffers,
@@ -1083,7 +1084,7 @@ def halted_with(one: Persister, tape: Tape, code: str, sequence: int) -> None:
     """The persister, Redis and the group's position all say so."""
     halt = one.halted[tape.symbol]
     assert (halt.code, halt.sequence) == (code, sequence)
-    published: Any = tape.client.hget(event_stream.HALTED, tape.symbol)
+    published: Any = tape.client.hget(HALTED, tape.symbol)
     assert json.loads(published)["code"] == code
 
 
@@ -1251,7 +1252,7 @@ def test_repaired_instrument_goes_on(servers: Servers, queries: Queries, tape: T
     one._learn_at = 0.0
     drain(one)
     assert one.halted == {}
-    assert not tape.client.hexists(event_stream.HALTED, tape.symbol)
+    assert not tape.client.hexists(HALTED, tape.symbol)
     persisted_once(servers, queries, tape)
 
 
@@ -1260,7 +1261,7 @@ def test_halted_instrument_is_suspended(servers: Servers, tape: Tape, code: str)
     """Rule: nothing more is accepted in an instrument while it is not written down: its book says
     why, until the persister, or one started later, finds it in order.
     """
-    suspended = partial(tape.client.hget, tape.keys.book, event_stream.SUSPENDED)
+    suspended = partial(tape.client.hget, tape.keys.book, "suspended")
     tape.client.hset(tape.keys.book, "schema", "1")
     tape.sell()
     drain(servers.persister())
@@ -1287,7 +1288,7 @@ def test_halted_instrument_is_suspended(servers: Servers, tape: Tape, code: str)
     drain(second)
     assert position(servers, tape) == tape.last
     assert suspended() is None
-    assert event_stream.announced_halt(tape.client, tape.symbol) is None
+    assert halts.announced(tape.client, tape.symbol) is None
 
 
 def _batch(tape: Tape, raw: list[tuple[str, dict[str, str]]]) -> Batch:
@@ -1310,7 +1311,7 @@ def test_halt_found_while_reading_outlives_a_restart(servers: Servers, tape: Tap
     restarted = servers.persister()
     restarted._learn()
     restarted._start(restarted._ready_connection(), tape.instrument)
-    assert tape.client.hget(tape.keys.book, event_stream.SUSPENDED) == "gap"
+    assert tape.client.hget(tape.keys.book, "suspended") == "gap"
     drain(restarted)
     halted_with(restarted, tape, "gap", 2)
 
@@ -1326,13 +1327,93 @@ def test_lost_book_is_not_made_by_a_halt(servers: Servers, tape: Tape) -> None:
     assert not tape.client.exists(tape.keys.book)
 
 
+@pytest.mark.parametrize("code", ["redis_behind", "diverged"])
+def test_book_that_went_back_is_fenced(servers: Servers, tape: Tape, code: str) -> None:
+    """Rule: what Redis accepted on top of a lost history would be lost when it is rebuilt, so the
+    book takes nothing at all; until its history is there again.
+    """
+    tape.client.hset(tape.keys.book, mapping={"schema": "1", "rebuilt": "7"})
+    for _ in range(3):
+        tape.sell()
+    drain(servers.persister())
+    raw: Any = tape.client.xrange(tape.keys.events)
+    tape.client.delete(tape.keys.events)
+    tape.client.hset(tape.keys.book, "sequence", "2" if code == "redis_behind" else "3")
+    entries = raw[:2] if code == "redis_behind" else [*raw[:2], ("3-0", raw[2][1] | {"time": "9"})]
+    for entry_id, fields in entries:
+        tape.client.xadd(tape.keys.events, fields, entry_id)
+    drain(servers.persister())
+    fields = ("suspended", "fenced", "rebuilt")
+    assert tape.client.hmget(tape.keys.book, fields) == [code, code, "fenced"]
+    tape.client.delete(tape.keys.events)
+    for entry_id, fields_of_entry in raw:
+        tape.client.xadd(tape.keys.events, fields_of_entry, entry_id)
+    tape.client.hset(tape.keys.book, "sequence", "3")
+    drain(servers.persister())
+    *marks, rebuilt = tape.client.hmget(tape.keys.book, fields)
+    assert marks == [None, None]
+    assert int(str(rebuilt)) > 7, "whoever knew the book looks at it anew"
+
+
+def forget(servers: Servers, symbol: str, after: int) -> None:
+    """Postgres as it was when that event was the last; as if it never knew the book with 0."""
+    with servers.connect() as connection:
+        for table in ("events", "trades", "orders"):
+            connection.execute(
+                f"DELETE FROM {table} WHERE instrument = %s AND sequence > %s", (symbol, after)
+            )
+        connection.execute("DELETE FROM positions WHERE instrument = %s", (symbol,))
+        connection.execute(
+            "UPDATE stream_positions SET sequence = %s WHERE instrument = %s", (after, symbol)
+        )
+        if not after:
+            connection.execute("DELETE FROM stream_positions WHERE instrument = %s", (symbol,))
+            connection.execute("DELETE FROM instruments WHERE symbol = %s", (symbol,))
+
+
+@pytest.mark.parametrize("known", ["nothing", "too little"])
+def test_other_database_is_recognised(servers: Servers, tape: Tape, known: str) -> None:
+    """Rule: a Postgres that lacks what was written down before (another one, an old backup) gets
+    nothing, and Redis drops nothing for its sake.
+    """
+    tape.client.hset(tape.keys.book, "schema", "1")
+    for _ in range(6):
+        tape.sell()
+    drain(servers.persister(window=1))
+    tape.client.xtrim(tape.keys.events, minid="5-0", approximate=False)
+    forget(servers, tape.symbol, 0 if known == "nothing" else 3)
+    before: Any = tape.client.hgetall(tape.keys.book), tape.client.xrange(tape.keys.events)
+    one = servers.persister(window=1)
+    drain(one)
+    halted_with(one, tape, "postgres_behind", 1 if known == "nothing" else 4)
+    after: Any = tape.client.hgetall(tape.keys.book), tape.client.xrange(tape.keys.events)
+    assert after[0].pop("suspended") == "postgres_behind"
+    assert after == before
+    with servers.connect() as connection:
+        listed = connection.execute("SELECT FROM instruments WHERE symbol = %s", (tape.symbol,))
+        assert listed.rowcount == (0 if known == "nothing" else 1), "nothing is written to it"
+
+
+def test_backup_is_filled_up_from_the_stream(servers: Servers, tape: Tape) -> None:
+    """Rule: a Postgres restored from a backup of late gets what the stream still holds."""
+    tape.client.hset(tape.keys.book, "schema", "1")
+    for _ in range(6):
+        tape.sell()
+    drain(servers.persister())
+    forget(servers, tape.symbol, 4)
+    one = servers.persister()
+    drain(one)
+    assert not one.halted
+    assert position(servers, tape) == 6
+
+
 def test_stranger_in_the_halts_is_no_halt(servers: Servers, tape: Tape) -> None:
     """Rule: what is not one of our halts does not stop a persister from starting."""
     tape.sell()
-    tape.client.hset(event_stream.HALTED, tape.symbol, "?")
+    tape.client.hset(HALTED, tape.symbol, "?")
     drain(servers.persister())
     assert position(servers, tape) == 1
-    assert not tape.client.hexists(event_stream.HALTED, tape.symbol)
+    assert not tape.client.hexists(HALTED, tape.symbol)
 
 
 def test_instrument_can_begin_again(servers: Servers, queries: Queries, tape: Tape) -> None:

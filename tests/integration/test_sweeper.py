@@ -22,7 +22,8 @@ from app.domain.orders import Status
 from app.embedded.ports import LOOPBACK, is_free
 from app.embedded.redis_server import EmbeddedRedis
 from app.engine.book import Books
-from app.engine.commands import NewOrder, Placed
+from app.engine.commands import Cancel, NewOrder, OrderNumber, Placed, Refused
+from app.engine.crowding import Crowding
 from app.engine.executor import DirectExecutor, EngineUnavailable, PipelinedExecutor
 from app.engine.keys import INSTRUMENTS, SWEEPER_ALIVE, book_keys
 from app.sweeper import Sweeper
@@ -361,3 +362,82 @@ def test_each_round_is_a_sign_of_life(server: EmbeddedRedis, venue: Venue) -> No
     assert not venue.client.exists(SWEEPER_ALIVE)
     sweeper_of(server).step()
     assert 0 < int(venue.client.ttl(SWEEPER_ALIVE)) <= sweeper.ALIVE_S  # type: ignore[arg-type]
+
+
+class TestCrowding:
+    """The backlog's bound in bytes."""
+
+    SYMBOLS = ("AAA-USD", "BBB-USD", "CCC-USD")
+
+    def marks(self, venue: Venue) -> list[str | None]:
+        return [venue.client.hget(book_keys(s).book, "crowded") for s in self.SYMBOLS]  # type: ignore[misc]
+
+    def size(self, venue: Venue, symbol: str) -> int:
+        found: Any = venue.client.memory_usage(book_keys(symbol).events)
+        return int(found)
+
+    def test_book_whose_events_take_too_much_takes_no_orders_until_they_take_less(
+        self, server: EmbeddedRedis, venue: Venue
+    ) -> None:
+        for symbol in self.SYMBOLS:
+            venue.open(symbol)
+        for _ in range(300):
+            venue.rest("BBB-USD")
+        size = self.size(venue, "BBB-USD")
+        crowding = Crowding(sweeper.connect(server.url), bytes_max=size - 1)
+        crowding.look(self.SYMBOLS)
+        assert self.marks(venue) == [None, str(size), None]
+        with pytest.raises(Refused, match="backlog_full"):
+            venue.rest("BBB-USD")
+        venue.books.cancel("BBB-USD", Cancel(OrderNumber(1)))
+        venue.rest("AAA-USD")
+        venue.client.xtrim(book_keys("BBB-USD").events, maxlen=299, approximate=False)
+        crowding.look(self.SYMBOLS)
+        assert self.marks(venue)[1], "a little less is not enough"
+        venue.client.xtrim(book_keys("BBB-USD").events, maxlen=100)
+        crowding.look(self.SYMBOLS)
+        assert self.marks(venue) == [None] * 3
+        venue.rest("BBB-USD")
+
+    def test_when_redis_is_nearly_full_no_book_takes_orders_and_cancels_pass(
+        self, server: EmbeddedRedis, venue: Venue
+    ) -> None:
+        for symbol in self.SYMBOLS:
+            venue.rest(venue.open(symbol))
+        crowding = Crowding(sweeper.connect(server.url))
+        memory: Any = venue.client.info("memory")
+        used = memory["used_memory"]
+        try:
+            venue.client.config_set("maxmemory", int(used / 0.95))
+            crowding.look(self.SYMBOLS)
+            assert all(self.marks(venue))
+            for symbol in self.SYMBOLS:
+                with pytest.raises(Refused, match="backlog_full"):
+                    venue.rest(symbol)
+                venue.books.cancel(symbol, Cancel(OrderNumber(1)))
+            venue.client.config_set("maxmemory", used * 4)
+            crowding.look(self.SYMBOLS)
+            assert not any(self.marks(venue))
+        finally:
+            venue.client.config_set("maxmemory", 0)
+
+    def test_each_of_many_has_its_turn(self, server: EmbeddedRedis, venue: Venue) -> None:
+        for symbol in self.SYMBOLS:
+            venue.rest(venue.open(symbol))
+        crowding = Crowding(sweeper.connect(server.url), bytes_max=1, books_per_look=2)
+        crowding.look(self.SYMBOLS)
+        assert [bool(mark) for mark in self.marks(venue)] == [True, True, False]
+        crowding.look(self.SYMBOLS)
+        assert all(self.marks(venue))
+
+    def test_lost_book_is_not_made_by_a_mark(self, server: EmbeddedRedis, venue: Venue) -> None:
+        venue.rest(venue.open("AAA-USD"))
+        venue.client.delete(book_keys("AAA-USD").book)
+        Crowding(sweeper.connect(server.url), bytes_max=1).look(self.SYMBOLS)
+        assert not venue.client.exists(book_keys("AAA-USD").book)
+
+    def test_a_sweeper_looks(self, server: EmbeddedRedis, venue: Venue) -> None:
+        symbol = venue.open("AAA-USD")
+        venue.client.hset(book_keys(symbol).book, "crowded", "9")
+        sweeper_of(server).step()
+        assert self.marks(venue)[0] is None

@@ -416,8 +416,8 @@ STOPS = (
     _lua(
         "a resting order's price triggers stops",
         "lib/concluding",
-        "commit(state, kind, met.last_price)",
-        "commit(state, kind, met.last_price or met.rests and order.price)",
+        "commit(state, kind, met.last_price, detail)",
+        "commit(state, kind, met.last_price or met.rests and order.price, detail)",
         "STP-2: never by quotes; BND-1",
     ),
     _lua(
@@ -736,8 +736,8 @@ COMMANDS = (
     _lua(
         "the refused key is used up",
         "lib/placing",
-        "refusal = refusal or conclude(state, 'place', order, met)",
-        "remember_use(state); refusal = refusal or conclude(state, 'place', order, met)",
+        "refusal = refusal or conclude(state, 'place', order, met, new.detail)",
+        "remember_use(state); refusal = refusal or conclude(state, 'place', order, met, new.detail)",
         "CMD-1: a refused command leaves its key free",
     ),
     _lua(
@@ -757,8 +757,8 @@ COMMANDS = (
     _lua(
         "a key lives a second too long",
         "lib/idempotency",
-        "- used_s >= tonumber(ARGV[1]) then",
-        "- used_s > tonumber(ARGV[1]) then",
+        "- used_s >= tonumber(ARGV[3]) then",
+        "- used_s > tonumber(ARGV[3]) then",
         "CMD-4: within the time to live",
     ),
     _lua(
@@ -826,10 +826,66 @@ COMMANDS = (
     ),
     _lua(
         "a book of another layout is used",
-        "lib/schema",
+        "lib/standing",
         "if schema ~= SCHEMA then",
         "if schema > SCHEMA then",
         "promise: a script of another version refuses",
+    ),
+    _lua(
+        "a book that lacks one acknowledged command is used",
+        "lib/standing",
+        "if sequence - ARGV[2] < 0 then",
+        "if sequence - ARGV[2] < -1 then",
+        "promise: nothing acknowledged is lost",
+    ),
+    _lua(
+        "a fenced book is used",
+        "lib/standing",
+        "if rebuilt == FENCED then",
+        "if rebuilt == '' then",
+        "promise: a book that went back takes nothing",
+    ),
+    _lua(
+        "a rebuilt book is taken for the one before",
+        "lib/standing",
+        "if (rebuilt or '') ~= ARGV[1] then",
+        "if not rebuilt then",
+        "promise: what is known of a book is known of that book",
+    ),
+    _lua(
+        "an empty book is opened over one that was lost",
+        "open_book",
+        "if ARGV[2] ~= '0' then",
+        "if ARGV[2] == '' then",
+        "promise: nothing acknowledged is lost",
+    ),
+    Mutation(
+        "what is acknowledged is no floor",
+        "app/engine/book.py",
+        "self.floors.raise_to(call.keys[0], int(reply[1]))",
+        "self.floors.raise_to(call.keys[0], 0)",
+        "promise: a Redis that went back is recognised",
+    ),
+    _lua(
+        "the event of an order that rests tells no fingerprint",
+        "lib/usual",
+        ", 'detail', new.fingerprint)",
+        ")",
+        "promise: idempotency records can be rebuilt",
+    ),
+    _lua(
+        "the event of an order that is filled tells no fingerprint",
+        "lib/filling",
+        "commit(state, 'place', last_price, new.detail)",
+        "commit(state, 'place', last_price)",
+        "promise: idempotency records can be rebuilt",
+    ),
+    _lua(
+        "orders are taken while memory is short",
+        "lib/intake",
+        "if state.crowded or state.sequence",
+        "if state.sequence",
+        "promise: the backlog has a bound in bytes",
     ),
     _lua(
         "an open book is made anew",

@@ -153,6 +153,18 @@ def test_a_full_backlog_stops_orders_and_amends_and_lets_cancels_pass(client: Re
     assert isinstance(venue.apply(limit("alice", "buy", 10, 1)), Placed)
 
 
+def test_a_crowded_book_takes_no_orders_and_lets_cancels_pass(client: Redis) -> None:
+    """The sweeper writes `crowded` while what waits for Postgres takes too much memory."""
+    venue = EngineVenue(client)
+    venue.apply(limit("alice", "buy", 10, 1))
+    venue.client.hset(venue.keys.book, "crowded", "1073741824")
+    assert refusal_of(venue, limit("alice", "buy", 10, 1)) == "backlog_full"
+    assert refusal_of(venue, Amend(1, 9)) == "backlog_full"
+    assert isinstance(venue.apply(Cancel(1)), Cancelled)
+    venue.client.hdel(venue.keys.book, "crowded")
+    assert isinstance(venue.apply(limit("alice", "buy", 10, 1)), Placed)
+
+
 def test_a_suspended_book_takes_no_orders_and_lets_cancels_pass(client: Redis) -> None:
     """The persister writes `suspended` where Redis and Postgres disagree."""
     venue = EngineVenue(client)

@@ -86,7 +86,6 @@ def test_a_header_lists_every_refusal_of_its_script(name: str) -> None:
 
 
 NEVER_ANSWERED = {
-    "open_book": {"book_missing"},  # where there is none, it makes one
     "sweep_book": {"level_quantity_overflow"},  # becomes the reason of a triggered stop
 }
 
