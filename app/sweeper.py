@@ -5,7 +5,6 @@ are atomic, so several sweepers do no harm.
 """
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from app.backoff import delay_s
 from app.domain.refusals import Refusal
 from app.engine.book import Books
 from app.engine.commands import Refused
@@ -130,11 +130,10 @@ class Sweeper:
 
     def _pause(self, error: Exception, failures: int) -> float:
         """Seconds to wait after a failure; tells the first of an outage."""
-        ceiling_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(failures, 16))
         if failures == 1:
             why = f"{type(error).__name__}: {error}".strip()
             log.warning("books cannot be swept", extra={"why": why})
-        return random.uniform(BACKOFF_FIRST_S, ceiling_s)  # noqa: S311  # not a secret
+        return delay_s(failures, BACKOFF_FIRST_S, BACKOFF_MAX_S)
 
 
 def _is_usual(error: Exception) -> bool:

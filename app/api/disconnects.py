@@ -8,6 +8,7 @@ from threading import Thread
 from time import monotonic, sleep
 
 from app.api.mass_cancels import MassCancel, MassCancels
+from app.backoff import delay_s
 from app.domain.refusals import Reason
 from app.engine.commands import Refused
 from app.engine.executor import EngineFault, EngineUnavailable
@@ -41,10 +42,10 @@ class Disconnects:
             Thread(target=self._keep_trying, args=(left,), name=name, daemon=True).start()
 
     def _keep_trying(self, left: list[MassCancel]) -> None:
-        until, pause_s = monotonic() + GIVE_UP_AFTER_S, RETRY_S_MIN
+        until, failures = monotonic() + GIVE_UP_AFTER_S, 1
         while left and monotonic() < until:
-            sleep(pause_s)
-            pause_s = min(2 * pause_s, RETRY_S_MAX)
+            sleep(delay_s(failures, RETRY_S_MIN, RETRY_S_MAX))
+            failures += 1
             left = self._undone(left)
         for wanted in left:
             where = {"client_id": wanted.client_id, "instrument": wanted.instrument}

@@ -3,6 +3,7 @@ a book. The order matters: it is how a Redis that lost its data is told from a n
 """
 
 from dataclasses import dataclass
+from itertools import count
 from threading import Thread
 from time import sleep
 from typing import NamedTuple
@@ -12,6 +13,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from app.api.instrument_bodies import NewInstrument, RuleChanges
+from app.backoff import delay_s
 from app.domain.rules import Rules
 from app.engine.book import Books
 from app.engine.commands import Refused
@@ -28,7 +30,8 @@ from app.persistence.instruments import (
 from app.persistence.queries import DatabaseUnavailable
 
 CONNECT_TIMEOUT_S = 5
-RETRY_S = 1.0
+RETRY_S_MIN = 0.2
+RETRY_S_MAX = 2.0
 MAX_INSTRUMENTS = 2_000
 """Each costs every scrape and every look of the persister a little."""
 
@@ -96,8 +99,10 @@ class Listing:
             Thread(target=self._keep_trying, name="listing", daemon=True).start()
 
     def _keep_trying(self) -> None:
-        while not self._opened_all():
-            sleep(RETRY_S)
+        for failures in count(1):
+            sleep(delay_s(failures, RETRY_S_MIN, RETRY_S_MAX))
+            if self._opened_all():
+                return
 
     def _opened_all(self) -> bool:
         try:

@@ -15,6 +15,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from app.backoff import delay_s
 from app.engine.keys import book_keys, events_key, symbol_of
 from app.feed import metrics
 from app.feed.instrument_feed import Entry
@@ -89,7 +90,7 @@ class StreamReader:
         self._wanted = Event()
         self._stopped = Event()
         self._client: Redis | None = None
-        self._retry_s = RETRY_S_MIN
+        self._failures = 0
         self._check_at = 0.0
         self._behind: dict[str, int] = {}
         """Where feeds were that the last check found behind their books."""
@@ -115,13 +116,14 @@ class StreamReader:
                 self._lost("defect")
 
     def _lost(self, why: str) -> None:
-        details = {"detail": why, "retry_s": self._retry_s}
+        self._failures += 1
+        pause_s = delay_s(self._failures, RETRY_S_MIN, RETRY_S_MAX)
+        details = {"detail": why, "retry_s": pause_s}
         _logger.warning("the feed cannot read from Redis", extra=details)
         self._hub.reload()
         self._check_at = 0.0
         self._behind = {}
-        self._stopped.wait(self._retry_s)
-        self._retry_s = min(self._retry_s * 2, RETRY_S_MAX)
+        self._stopped.wait(pause_s)
 
     def turn(self) -> None:
         """Read once: a page of each book that is being loaded, and what the streams have.
@@ -139,7 +141,7 @@ class StreamReader:
         self._check(client, positions)
         self._load(client)
         self._read(client, self._hub.positions())
-        self._retry_s = RETRY_S_MIN
+        self._failures = 0
         # Under gevent a read that need not wait lets nobody else run; this does.
         time.sleep(0)
 

@@ -4,7 +4,6 @@ how orders are matched or served, and never ends because a server is away.
 """
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import msgspec
 import psycopg
 import redis
 
+from app.backoff import delay_s
 from app.domain.instruments import Instrument
 from app.engine import halts
 from app.engine.floors import Floors
@@ -120,16 +120,15 @@ class Persister:
 
     def recover(self, error: Exception, failures: int) -> float:
         """Forget what may no longer be so; returns the seconds to wait, more after each failure."""
-        ceiling_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(failures, 16))
-        delay_s = random.uniform(BACKOFF_FIRST_S, ceiling_s)  # noqa: S311  # not a secret
+        pause_s = delay_s(failures, BACKOFF_FIRST_S, BACKOFF_MAX_S)
         # The first failures one by one, then ever fewer: an outage must not flood the log.
         log.log(
             logging.DEBUG if failures & (failures - 1) else logging.WARNING,
             "persisting is interrupted",
-            extra={"why": f"{type(error).__name__}: {error}".strip(), "retry_in_s": delay_s},
+            extra={"why": f"{type(error).__name__}: {error}".strip(), "retry_in_s": pause_s},
         )
         self.close()
-        return delay_s
+        return pause_s
 
     def close(self) -> None:
         """Close both connections; the next step opens them and looks where things stand."""
@@ -200,6 +199,12 @@ class Persister:
             return 0
         except REFUSALS as error:
             return self._persist_in_halves(connection, delivery, error)
+        except psycopg.errors.QueryCanceled:
+            # Too slow for so much at once. A single event has to wait for better times.
+            parts = halves(delivery)
+            if not parts:
+                raise
+            return sum(self._persist(connection, part) for part in parts)
         for halt in found:
             self._halt(halt)
         return len(batch.events)

@@ -312,7 +312,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 def servers(running: Servers) -> Servers:
     running.client().flushall()
     with running.connect() as connection:
-        connection.execute(f"TRUNCATE {TABLES}")
+        connection.execute(f"TRUNCATE {TABLES} CASCADE")
     return running
 
 
@@ -1392,6 +1392,27 @@ def test_other_database_is_recognised(servers: Servers, tape: Tape, known: str) 
     with servers.connect() as connection:
         listed = connection.execute("SELECT FROM instruments WHERE symbol = %s", (tape.symbol,))
         assert listed.rowcount == (0 if known == "nothing" else 1), "nothing is written to it"
+
+
+def test_batch_that_postgres_is_too_slow_for_is_written_in_pieces(
+    servers: Servers, queries: Queries, tape: Tape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule: a slow Postgres delays what is written down, and never stops it."""
+    monkeypatch.setattr(event_store, "_SESSION", ("SET statement_timeout = 200",))
+    tape.play(random.Random(36), 40)
+    with servers.connect() as connection:
+        connection.execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END'"
+        )
+        connection.execute(
+            "CREATE TRIGGER slow BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION slow()"
+        )
+        try:
+            drain(servers.persister())
+        finally:
+            connection.execute("DROP FUNCTION slow CASCADE")
+    persisted_once(servers, queries, tape)
 
 
 def test_backup_is_filled_up_from_the_stream(servers: Servers, tape: Tape) -> None:
