@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # gunicorn's C parser has no wheel: taken where a compiler is at hand, else gunicorn uses Python.
 FAST_PARSER := gunicorn_h1c==0.6.9
+# Tests wait for servers more than they compute; with more, those about time run late on two cores.
+TEST_PROCESSES ?= 3
 # luacheck reads the scripts as Redis does, with their includes in place.
 LUA_ASSEMBLED := $(VENV)/lua
 
@@ -20,8 +22,8 @@ help: ## this list
 run: $(STAMP) ## everything, on this machine; Ctrl-C stops it, the data stays in ./data
 	@exec $(BIN)/python -m app up
 
-test: $(STAMP) ## the whole test suite
-	@$(BIN)/python -m pytest
+test: $(STAMP) ## the whole test suite, some files at a time
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 soak: $(STAMP) ## the engine against the reference: a million commands, all short sequences; two hours
 	@CROSSBOOK_TEST_COMMANDS=1000000 CROSSBOOK_TEST_SHARE=1 \

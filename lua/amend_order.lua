@@ -5,16 +5,16 @@
 -- changes nothing. Stops that its trades trigger follow as events of their own.
 --
 -- KEYS     the instrument's, as app/engine/keys.py orders them
--- ARGV     1 rebuilt   2 floor (lib/standing.lua)   3 order number, 14 digits, or empty   4 where
---          it is: client|client order id   5 price in ticks   6 quantity in lots   7 stop price in
---          ticks; each empty to leave it
+-- ARGV     1 to 3 as lib/standing.lua says   4 order number, 14 digits, or empty   5 where it is:
+--          client|client order id   6 price in ticks   7 quantity in lots   8 stop price in ticks;
+--          each empty to leave it
 -- Returns  {'accepted', sequence, time in µs, number|record, fills}
 --          {'refused', code}
--- Refuses  in this order: book_missing, schema_mismatch, book_behind, book_changed, order_not_found
---          (Redis holds no such order; Postgres may, if it is over), order_not_open, backlog_full,
---          instrument_halted, cancel_only, kill_switch, not_amendable, amend_below_filled,
---          risk_limit, price_band, triggers_outstanding, stop_would_trigger, post_only_would_cross,
---          level_quantity_overflow
+-- Refuses  in this order: book_missing, schema_mismatch, book_behind, book_changed, too_late,
+--          order_not_found (Redis holds no such order; Postgres may, if it is over),
+--          order_not_open, backlog_full, instrument_halted, cancel_only, kill_switch,
+--          not_amendable, amend_below_filled, risk_limit, price_band, triggers_outstanding,
+--          stop_would_trigger, post_only_would_cross, level_quantity_overflow
 
 -- @include keys
 -- @include state

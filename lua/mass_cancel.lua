@@ -4,11 +4,11 @@
 -- caller goes on after the last order that this step looked at.
 --
 -- KEYS     the instrument's, as app/engine/keys.py orders them
--- ARGV     1 rebuilt   2 floor (lib/standing.lua)   3 client id   4 side buy|sell, or empty for
---          both   5 reason   6 order number, 14 digits: only orders after it
+-- ARGV     1 to 3 as lib/standing.lua says   4 client id   5 side buy|sell, or empty for both
+--          6 reason   7 order number, 14 digits: only orders after it
 -- Returns  {'cancelled', number|record lines of the cancelled, number to go on after or empty}
 --          {'refused', code}
--- Refuses  in this order: book_missing, schema_mismatch, book_behind, book_changed,
+-- Refuses  in this order: book_missing, schema_mismatch, book_behind, book_changed, too_late,
 --          instrument_halted
 
 -- @include keys
@@ -17,9 +17,9 @@
 -- @include closing
 -- @include owners
 
-local client, side, reason, after = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local client, side, reason, after = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local state = read_state()
-local refusal = standing_refusal(state.schema, state.sequence, state.rebuilt)
+local refusal = standing_refusal(state)
 if refusal then
   return refusal
 end

@@ -4,10 +4,10 @@
 -- the orders that rest at them.
 --
 -- KEYS     the instrument's, as app/engine/keys.py orders them
--- ARGV     1 rebuilt   2 floor (lib/standing.lua)   3 how many levels of each side, at least 1
+-- ARGV     1 to 3 as lib/standing.lua says   4 how many levels of each side, at least 1
 -- Returns  {'read', sequence, bids, asks}; a side is {ticks, lots, orders, …}, best level first
 --          {'refused', code}
--- Refuses  in this order: book_missing, schema_mismatch, book_behind, book_changed
+-- Refuses  in this order: book_missing, schema_mismatch, book_behind, book_changed, too_late
 
 -- @include keys
 -- @include standing
@@ -39,10 +39,10 @@ local function side(key, prefix, count)
   return out
 end
 
-local book = call('HMGET', BOOK, 'schema', 'sequence', 'rebuilt')
-local refusal = standing_refusal(book[1], book[2], book[3])
+local schema, sequence, rebuilt = unpack(call('HMGET', BOOK, 'schema', 'sequence', 'rebuilt'))
+local refusal = standing_refusal({ schema = schema, sequence = sequence, rebuilt = rebuilt })
 if refusal then
   return refusal
 end
-local count = tonumber(ARGV[3])
-return { 'read', book[2], side(BIDS, 'bid:', count), side(ASKS, 'ask:', count) }
+local count = tonumber(ARGV[4])
+return { 'read', sequence, side(BIDS, 'bid:', count), side(ASKS, 'ask:', count) }

@@ -8,8 +8,8 @@
 -- stays free. Several in one call are what they would be in as many calls, at the same time.
 --
 -- KEYS     the instrument's, as app/engine/keys.py orders them
--- ARGV     1 rebuilt   2 floor (lib/standing.lua)   3 time to live of idempotency keys, seconds;
---          then of each command either
+-- ARGV     1 to 3 as lib/standing.lua says   4 time to live of idempotency keys, seconds; then of
+--          each command either
 --          0 place   1 side buy|sell   2 what a plain order (lib/new.lua) may do: rest|take|both,
 --          empty for others   3 price in ticks, empty for market and stop
 --          4 quantity in lots   5 client id   6 client order id or empty
@@ -23,12 +23,12 @@
 --          {'replayed', number}: the key was used for this payload; the answer is event `number`
 --          {'refused', code}
 --          It is shorter than the commands where these met many makers: the rest were not looked at.
--- Refuses  in this order (CMD-3): book_missing, schema_mismatch, book_behind, book_changed; new
---          orders idempotency_key_reused, backlog_full, instrument_halted, cancel_only,
---          kill_switch, expires_in_past, duplicate_client_order_id, risk_limit, price_band,
---          triggers_outstanding, stop_would_trigger, post_only_would_cross, risk_limit (of a market
---          order), level_quantity_overflow; cancels order_not_found (Redis holds no such order;
---          Postgres may, if it is over), order_not_open, instrument_halted
+-- Refuses  in this order (CMD-3): book_missing, schema_mismatch, book_behind, book_changed,
+--          too_late; new orders idempotency_key_reused, backlog_full, instrument_halted,
+--          cancel_only, kill_switch, expires_in_past, duplicate_client_order_id, risk_limit,
+--          price_band, triggers_outstanding, stop_would_trigger, post_only_would_cross, risk_limit
+--          (of a market order), level_quantity_overflow; cancels order_not_found (Redis holds no
+--          such order; Postgres may, if it is over), order_not_open, instrument_halted
 
 -- @include keys
 -- @include standing
@@ -39,8 +39,8 @@
 
 local MOST_MET = 100 -- makers met by one call before it leaves its further commands to the next
 
-local state, answers, at = read_state(), {}, 4
-local refusal = standing_refusal(state.schema, state.sequence, state.rebuilt)
+local state, answers, at = read_state(), {}, 5
+local refusal = standing_refusal(state)
 while at <= #ARGV and state.met <= MOST_MET do
   local answer = refusal
   if ARGV[at] == 'place' then

@@ -3,28 +3,25 @@
 -- Guarantee: atomic; takes one sequence and appends one event; holds from the next command on.
 --
 -- KEYS     the instrument's, as app/engine/keys.py orders them
--- ARGV     1 rebuilt   2 floor (lib/standing.lua)   3 client id   4 1 for on, empty for off
+-- ARGV     1 to 3 as lib/standing.lua says   4 client id   5 1 for on, empty for off
 -- Returns  {'accepted', sequence, time in µs}
 --          {'refused', code}
--- Refuses  in this order: book_missing, schema_mismatch, book_behind, book_changed
+-- Refuses  in this order: book_missing, schema_mismatch, book_behind, book_changed, too_late
 
 -- @include keys
 -- @include standing
--- @include clock
 -- @include announcing
 
-local client, engaged = ARGV[3], ARGV[4]
-local schema, sequence, last_us, rebuilt =
-  unpack(call('HMGET', BOOK, 'schema', 'sequence', 'time', 'rebuilt'))
-local refusal = standing_refusal(schema, sequence, rebuilt)
+local client, engaged = ARGV[4], ARGV[5]
+local book = glance()
+local refusal = standing_refusal(book)
 if refusal then
   return refusal
 end
-local now_us = clock_us(last_us)
-local next = announce(sequence, now_us, 'kill_switch', client .. '|' .. engaged)
+local next = announce(book, 'kill_switch', client .. '|' .. engaged)
 if engaged == '' then
   call('HDEL', BOOK, 'killed:' .. client)
 else
   call('HSET', BOOK, 'killed:' .. client, engaged)
 end
-return { 'accepted', next, now_us }
+return { 'accepted', next, book.now_us }

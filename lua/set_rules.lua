@@ -3,25 +3,23 @@
 -- Guarantee: atomic; takes one sequence and appends one event; holds from the next command on.
 --
 -- KEYS     the instrument's, as app/engine/keys.py orders them
--- ARGV     1 rebuilt   2 floor (lib/standing.lua), then field, value, field, value, …: all of
+-- ARGV     1 to 3 as lib/standing.lua says, then field, value, field, value, …: all of
 --          app/domain/rules.py RULE_FIELDS, empty for unset
 -- Returns  {'accepted', sequence, time in µs}
 --          {'refused', code}
--- Refuses  in this order: book_missing, schema_mismatch, book_behind, book_changed
+-- Refuses  in this order: book_missing, schema_mismatch, book_behind, book_changed, too_late
 
 -- @include keys
 -- @include standing
--- @include clock
 -- @include announcing
 
-local schema, sequence, last_us, rebuilt =
-  unpack(call('HMGET', BOOK, 'schema', 'sequence', 'time', 'rebuilt'))
-local refusal = standing_refusal(schema, sequence, rebuilt)
+local book = glance()
+local refusal = standing_refusal(book)
 if refusal then
   return refusal
 end
 local set, unset, told = {}, {}, {}
-for i = 3, #ARGV, 2 do
+for i = 4, #ARGV, 2 do
   if ARGV[i + 1] == '' then
     unset[#unset + 1] = ARGV[i]
   else
@@ -29,12 +27,11 @@ for i = 3, #ARGV, 2 do
     told[#told + 1] = ARGV[i] .. '=' .. ARGV[i + 1]
   end
 end
-local now_us = clock_us(last_us)
-local next = announce(sequence, now_us, 'rules', table.concat(told, ' '))
+local next = announce(book, 'rules', table.concat(told, ' '))
 if #set > 0 then
   call('HSET', BOOK, unpack(set))
 end
 if #unset > 0 then
   call('HDEL', BOOK, unpack(unset))
 end
-return { 'accepted', next, now_us }
+return { 'accepted', next, book.now_us }

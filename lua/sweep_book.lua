@@ -5,10 +5,10 @@
 -- appends one event. Called by several at once, or never, it changes when these happen, not what.
 --
 -- KEYS     the instrument's, as app/engine/keys.py orders them
--- ARGV     1 rebuilt   2 floor (lib/standing.lua)   3 time to live of idempotency keys, seconds
+-- ARGV     1 to 3 as lib/standing.lua says   4 time to live of idempotency keys, seconds
 -- Returns  {'swept', 1 where more is due, else empty}
 --          {'refused', code}
--- Refuses  in this order: book_missing, schema_mismatch, book_behind, book_changed
+-- Refuses  in this order: book_missing, schema_mismatch, book_behind, book_changed, too_late
 
 -- @include keys
 -- @include standing
@@ -16,7 +16,7 @@
 -- @include rotating
 
 local state = read_state()
-local refusal = standing_refusal(state.schema, state.sequence, state.rebuilt)
+local refusal = standing_refusal(state)
 if refusal then
   return refusal
 end
@@ -40,5 +40,5 @@ local function sweep()
 end
 
 local more = state.status ~= 'halted' and sweep() -- STA-3
-drop_old_keys(state, tonumber(ARGV[3]))
+drop_old_keys(state, tonumber(ARGV[4]))
 return { 'swept', more and '1' or '' }

@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from app.domain.refusals import Refusal
 from app.engine.commands import Refused
 from app.engine.executor import EngineUnavailable, OutcomeUnknown
+from app.engine.floors import LATE_AFTER_US
 from app.logs import logger
 from app.persistence.queries import DatabaseUnavailable
 
@@ -21,6 +22,7 @@ DATABASE_UNAVAILABLE = "database_unavailable"
 MAX_FIELD_NAME = 64
 """Characters of a client's own field name that an answer and a log line repeat."""
 RETRY_AFTER_S = 1
+LATE_S = LATE_AFTER_US / 1_000_000
 """What a client is told to wait when a part of the system is away; they usually return sooner."""
 
 
@@ -74,6 +76,7 @@ REFUSALS: dict[Refusal, tuple[int, str]] = {
     Refusal.SCHEMA_MISMATCH: (503, "the book was written by another version of Crossbook"),
     Refusal.BOOK_BEHIND: (503, "Redis has lost acknowledged orders; nothing is taken meanwhile"),
     Refusal.BOOK_CHANGED: (503, "the instrument's book was just rebuilt"),
+    Refusal.TOO_LATE: (503, "Redis came to it too late; nothing was done"),
     Refusal.IDEMPOTENCY_KEY_REUSED: (422, "this idempotency key came with another payload before"),
     Refusal.BACKLOG_FULL: (503, "too much waits to be stored; cancels pass"),
     Refusal.INSTRUMENT_HALTED: (422, "trading in the instrument is halted"),
@@ -144,7 +147,7 @@ def _away_problem(error: EngineUnavailable | DatabaseUnavailable) -> Problem:
     logger.warning("a store is away", extra={"error": repr(error)})
     if isinstance(error, OutcomeUnknown):
         # No Retry-After: to repeat an order that has no idempotency key may place it twice.
-        detail = "Redis stopped answering; whether the command was carried out is not known"
+        detail = f"Redis stopped answering; the command is carried out within {LATE_S:g} s or never"
         return Problem(503, "outcome_unknown", detail)
     if isinstance(error, DatabaseUnavailable):
         code, detail = DATABASE_UNAVAILABLE, "Postgres does not answer now"

@@ -19,6 +19,8 @@ class Refusal(StrEnum):
     """
     BOOK_CHANGED = "book_changed"
     """The book was rebuilt since the caller heard of it last, who asks again by what it is now."""
+    TOO_LATE = "too_late"
+    """Redis came to the command when its caller had given it up."""
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     BACKLOG_FULL = "backlog_full"
     """Postgres is too far behind; nothing more is taken that it would have to store."""

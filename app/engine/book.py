@@ -242,7 +242,12 @@ class Books:
         return replies
 
     def _is_to_be_repeated(self, call: Call, reply: Reply) -> bool:
-        """Whether the book did nothing but say what it is now, so that we know it again."""
+        """Whether the book did nothing but say what it is now, or what time it is, so that we know
+        it again.
+        """
+        if reply[:2] == _TOO_LATE:
+            self.floors.clock.seen(int(reply[2]))
+            return True
         if reply[:2] != _BOOK_CHANGED:
             return False
         return self.floors.adopt(call.keys[0], int(reply[2] or 0), int(reply[3]))
@@ -253,12 +258,14 @@ class Books:
         """
         if reply[0] == b"accepted":
             self.floors.raise_to(call.keys[0], int(reply[1]))
+            self.floors.clock.seen(int(reply[2]))
         elif reply == _BOOK_BEHIND or reply[:2] == _BOOK_CHANGED:
             self._tell_behind(symbol_of(call.keys[0]), self.floors.of(call.keys[0]))
 
 
 _BOOK_CHANGED = [b"refused", Refusal.BOOK_CHANGED.encode()]
 _BOOK_BEHIND = [b"refused", Refusal.BOOK_BEHIND.encode()]
+_TOO_LATE = [b"refused", Refusal.TOO_LATE.encode()]
 _PLAIN_TYPES = frozenset({OrderType.LIMIT, OrderType.MARKET})
 _NEVER_RESTS = frozenset({TimeInForce.IOC, TimeInForce.FOK})
 

@@ -92,7 +92,7 @@ class Call(NamedTuple):
     @property
     def head(self) -> "Command":
         """The command up to the call's own arguments."""
-        standing = self.floors.of(self.keys[0]).arguments() if self.floors else ()
+        standing = self.floors.arguments(self.keys[0]) if self.floors else ()
         shared = self.shared or ()
         return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *standing, *shared)
 

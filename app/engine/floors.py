@@ -1,6 +1,7 @@
-"""What is known of each book from outside Redis: when it was made, and the highest sequence of it
-that anybody was told. A Redis that went back in time (an old file, a failover) has books below
-these floors, and the scripts refuse every command for such a book (lua/lib/standing.lua).
+"""What is known of each book from outside Redis: when it was made, the highest sequence of it that
+anybody was told, and what time it is there. A Redis that went back in time (an old file, a
+failover) has books below these floors, and the scripts refuse every command for such a book
+(lua/lib/standing.lua).
 
 Workers that serve together share their floors through memory, so that none takes an order for a
 book that lacks what another has acknowledged. Each writes into a column of its own, which nobody
@@ -11,10 +12,13 @@ Redis: the memory is made in gunicorn's master.
 import hashlib
 import mmap
 from collections.abc import Container
+from time import monotonic_ns
 from typing import Final, NamedTuple
 
 BOOKS_MAX: Final = 4_096
 """Books that a column has room for, twice as many as can be listed, so that probing stays short."""
+LATE_AFTER_US: Final = 6_000_000
+"""After which a command is not carried out any more: longer than any caller waits for an answer."""
 COLUMNS_MAX: Final = 256
 """Workers alive at the same time; memory of columns that are not used is never touched."""
 _WORD_BYTES: Final = 8
@@ -33,9 +37,27 @@ class Standing(NamedTuple):
     rebuilt: int = 0
     floor: int = 0
 
-    def arguments(self) -> tuple[str | int, int]:
-        """The first two arguments of every script."""
-        return self.rebuilt or "", self.floor
+
+class RedisClock:
+    """Redis's time, as its answers tell. Where its clock is set back we stay ahead of it, so that a
+    command may be carried out later than it should; where it leaps ahead, one is refused, and the
+    refusal says what time it is.
+    """
+
+    def __init__(self) -> None:
+        self._ahead_us: int | None = None
+
+    def seen(self, time_us: int) -> None:
+        """Redis said that it is `time_us` (µs since 1970), or was a moment ago."""
+        ahead_us = time_us - monotonic_ns() // 1_000
+        if self._ahead_us is None or ahead_us > self._ahead_us:
+            self._ahead_us = ahead_us
+
+    def latest(self) -> str:
+        """The time until which Redis may begin a command that is sent now; empty: not known."""
+        if self._ahead_us is None:
+            return ""
+        return str(monotonic_ns() // 1_000 + self._ahead_us + LATE_AFTER_US)
 
 
 class Column:
@@ -85,6 +107,12 @@ class Floors:
         self._shared = shared or SharedMemory(columns=1)
         self._shared.use(column)
         self._own = self._shared.columns[column]
+        self.clock = RedisClock()
+
+    def arguments(self, book: str) -> tuple[str | int, ...]:
+        """The first arguments of every script (lua/lib/standing.lua)."""
+        known = self.of(book)
+        return known.rebuilt or "", known.floor, self.clock.latest()
 
     def of(self, book: str) -> Standing:
         """The newest `rebuilt` and the highest floor since, of all processes; `book`: its key."""

@@ -4,7 +4,7 @@ All keys of an instrument begin with `{SYMBOL}:`. The braces are Redis Cluster's
 an instrument's keys into one slot, so that a script may touch all of them and a slot may migrate
 with its book. The set of keys is fixed per instrument; none is named after an order or a client.
 
-    {S}:book               hash    state of the book (schema, rebuilt, sequence, …), its rules, level
+    {S}:book               hash    state of the book (schema, sequence, time, …), its rules, level
                                    totals `bid:<ticks>` and `ask:<ticks>` in lots, open orders of
                                    each client `open:<client>`, kill switches `killed:<client>`;
                                    and `<order number>` -> record of each order that is open, or

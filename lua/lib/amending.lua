@@ -56,9 +56,9 @@ end
 -- The order that ARGV names and what it asks for, or a refusal; amend_order.lua says what is in
 -- ARGV.
 local function read_amendment(state)
-  local refusal, order = standing_refusal(state.schema, state.sequence, state.rebuilt), nil
+  local refusal, order = standing_refusal(state), nil
   if not refusal then
-    order, refusal = find_open(ARGV[3], ARGV[4])
+    order, refusal = find_open(ARGV[4], ARGV[5])
   end
   if not refusal and order.expires ~= '' and order.expires <= state.now_us then -- AMD-1, EXP-2
     refusal = { 'refused', 'order_not_open' }
@@ -66,7 +66,7 @@ local function read_amendment(state)
   if refusal then
     return nil, nil, refusal
   end
-  local change = change_of(order, ARGV[5], ARGV[6], ARGV[7])
+  local change = change_of(order, ARGV[6], ARGV[7], ARGV[8])
   refusal = intake_refusal(state, call('HGET', BOOK, 'killed:' .. order.client))
     or change_refusal(order, change, state)
   return order, change, refusal

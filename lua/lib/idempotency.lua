@@ -2,7 +2,7 @@
 -- the sweep drops the other, by then expired whole, and makes it the current one.
 -- `<client>|<key>` -> `<order number>|<fingerprint of the payload>|<seconds since 1970>`
 --
--- Generations count from 0, and the two hashes are used in turn. ARGV 3 is the time to live in
+-- Generations count from 0, and the two hashes are used in turn. ARGV 4 is the time to live in
 -- seconds.
 
 -- @include keys
@@ -18,7 +18,7 @@ local function earlier_use(state)
     return nil
   end
   local number, used_for, used_s = record:match('^(%d+)|([^|]*)|(%d+)$')
-  if state.now_s - used_s >= tonumber(ARGV[3]) then
+  if state.now_s - used_s >= tonumber(ARGV[4]) then
     return nil
   end
   if used_for ~= new.fingerprint then

@@ -3,12 +3,14 @@ when on. One running system with two workers; every test trades an instrument of
 """
 
 import re
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from app.engine.floors import LATE_AFTER_US
 from tests.conftest import ListInstrument
 from tests.rest import (
     Api,
@@ -760,3 +762,19 @@ class TestStandingStill:
             assert answer.headers["Content-Type"] == "application/problem+json"
         # Whether what was sent before Redis stood still happened, nobody was told.
         assert api.order(placed["order_id"])["status"] in ("open", "cancelled")
+
+    @pytest.mark.slow
+    def test_what_redis_comes_to_too_late_never_happens(self, system: System, symbol: str) -> None:
+        """An order whose outcome is unknown is decided by the time that Redis wakes up."""
+        api = system.api
+        # Let every worker know what time it is there.
+        answers = volley(api.port, [raw_request("POST", "/orders", an_order(symbol))] * 20)
+        assert {answer.status for answer in answers} == {201}
+        with system.paused("redis"):
+            sent_at = time.monotonic()
+            answers = volley(api.port, [raw_request("POST", "/orders", an_order(symbol))] * 4)
+            wait_for(lambda: time.monotonic() > sent_at + 1.2 * LATE_AFTER_US / 1_000_000)
+        assert "outcome_unknown" in {answer.code for answer in answers}
+        system.settled()
+        assert system.sequences()[symbol] == 20
+        assert api.placed(an_order(symbol))["order"]["sequence"] == 21

@@ -722,8 +722,8 @@ COMMANDS = (
     _lua(
         "an announcement takes no sequence",
         "lib/announcing",
-        "call('HSET', BOOK, 'sequence', next, 'time', now_us)",
-        "call('HSET', BOOK, 'time', now_us)",
+        "call('HSET', BOOK, 'sequence', next, 'time', book.now_us)",
+        "call('HSET', BOOK, 'time', book.now_us)",
         "CMD-1",
     ),
     _lua(
@@ -736,8 +736,8 @@ COMMANDS = (
     _lua(
         "the refused key is used up",
         "lib/placing",
-        "refusal = refusal or conclude(state, 'place', order, met, new.detail)",
-        "remember_use(state); refusal = refusal or conclude(state, 'place', order, met, new.detail)",
+        "refusal = refusal or conclude(",
+        "remember_use(state); refusal = refusal or conclude(",
         "CMD-1: a refused command leaves its key free",
     ),
     _lua(
@@ -757,8 +757,8 @@ COMMANDS = (
     _lua(
         "a key lives a second too long",
         "lib/idempotency",
-        "- used_s >= tonumber(ARGV[3]) then",
-        "- used_s > tonumber(ARGV[3]) then",
+        "- used_s >= tonumber(ARGV[4]) then",
+        "- used_s > tonumber(ARGV[4]) then",
         "CMD-4: within the time to live",
     ),
     _lua(
@@ -827,15 +827,15 @@ COMMANDS = (
     _lua(
         "a book of another layout is used",
         "lib/standing",
-        "if schema ~= SCHEMA then",
-        "if schema > SCHEMA then",
+        "if book.schema ~= SCHEMA then",
+        "if book.schema > SCHEMA then",
         "promise: a script of another version refuses",
     ),
     _lua(
         "a book that lacks one acknowledged command is used",
         "lib/standing",
-        "if sequence - ARGV[2] < 0 then",
-        "if sequence - ARGV[2] < -1 then",
+        "if book.sequence - ARGV[2] < 0 then",
+        "if book.sequence - ARGV[2] < -1 then",
         "promise: nothing acknowledged is lost",
     ),
     _lua(
@@ -851,6 +851,20 @@ COMMANDS = (
         "if (rebuilt or '') ~= ARGV[1] then",
         "if not rebuilt then",
         "promise: what is known of a book is known of that book",
+    ),
+    _lua(
+        "what was given up is carried out",
+        "lib/standing",
+        "book.now_us > ARGV[3] then",
+        "book.now_us > ARGV[3] .. '0' then",
+        "promise: no time-out turns into a second order",
+    ),
+    Mutation(
+        "a command has no end of its time",
+        "app/engine/floors.py",
+        "known.floor, self.clock.latest()",
+        'known.floor, ""',
+        "promise: no time-out turns into a second order",
     ),
     _lua(
         "an empty book is opened over one that was lost",
@@ -1071,8 +1085,8 @@ ENGINE = (
     Mutation(
         "bids and asks change places",
         "app/engine/keys.py",
-        '        tag + "bids",\n        tag + "asks",',
-        '        tag + "asks",\n        tag + "bids",',
+        '        start + "bids",\n        start + "asks",',
+        '        start + "asks",\n        start + "bids",',
         "promise: keys are what redis-cli shows",
     ),
     Mutation(

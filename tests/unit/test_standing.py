@@ -4,6 +4,7 @@ processes.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from redis import Redis
 
 from app.domain.refusals import Reason, Refusal
 from app.domain.rules import Rules
-from app.engine import halts
+from app.engine import floors, halts
 from app.engine.book import Books
 from app.engine.commands import Amendment, Cancel, Cancelled, NewOrder, OrderNumber, Placed, Refused
 from app.engine.executor import DirectExecutor
@@ -47,12 +48,12 @@ def client() -> Redis:
 class Told:
     """A process: its door to the books, and what it was told of books that are behind."""
 
-    def __init__(self, client: Redis, floors: Floors | None = None) -> None:
+    def __init__(self, client: Redis, known: Floors | None = None) -> None:
         self.behind: list[tuple[str, Standing]] = []
         self.books = Books(
             DirectExecutor(client),
             60,
-            floors=floors,
+            floors=known,
             tell_behind=lambda *it: self.behind.append(it),
         )
 
@@ -215,6 +216,63 @@ def test_an_older_file_than_the_last_rebuild_is_not_taken_for_a_new_one(client: 
         process.books.place(SYMBOL, order())
 
 
+class TestLateness:
+    """What lies in the socket of a Redis that stands still is given up by those who sent it."""
+
+    @pytest.fixture
+    def late(self, client: Redis, monkeypatch: pytest.MonkeyPatch) -> Told:
+        """A process whose commands reach Redis a microsecond after it has given them up."""
+        process = Told(client)
+        traded(process)
+        monkeypatch.setattr(floors, "LATE_AFTER_US", -1)
+        return process
+
+    @pytest.mark.parametrize(
+        "command",
+        [command for name, command in COMMANDS.items() if name not in ("depth", "open")],
+        ids=[name for name in COMMANDS if name not in ("depth", "open")],
+    )
+    def test_a_command_that_comes_too_late_does_nothing(
+        self, client: Redis, late: Told, command: Callable[[Books], object]
+    ) -> None:
+        before = contents(client)
+        with pytest.raises(Refused, match="too_late"):
+            command(late.books)
+        assert contents(client) == before
+
+    def test_one_that_comes_in_time_is_carried_out(self, client: Redis) -> None:
+        process = Told(client)
+        traded(process)
+        assert process.books.floors.clock.latest()
+        assert process.books.place(SYMBOL, order()).sequence == 4
+
+    def test_a_clock_that_leaps_ahead_is_learnt_of_at_once(
+        self, client: Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Redis says what time it is when it refuses, and the command is sent again."""
+        process = Told(client)
+        traded(process)
+        later = time.time() + 3600
+        monkeypatch.setattr(fakeredis.commands_mixins.server_mixin.time, "time", lambda: later)
+        placed = process.books.place(SYMBOL, order())
+        assert placed.sequence == 4
+        outcomes = process.books.run_all(SYMBOL, [order(), order()])
+        assert [it.sequence for it in outcomes if isinstance(it, Placed)] == [5, 6]
+
+    def test_a_clock_that_is_set_back_stops_nobody(
+        self, client: Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        process = Told(client)
+        traded(process)
+        earlier = time.time() - 3600
+        monkeypatch.setattr(fakeredis.commands_mixins.server_mixin.time, "time", lambda: earlier)
+        assert process.books.place(SYMBOL, order()).sequence == 4
+        assert Told(client).books.place(SYMBOL, order()).sequence == 5
+
+    def test_a_process_that_knows_no_time_sets_no_limit(self) -> None:
+        assert floors.RedisClock().latest() == ""
+
+
 class TestFencing:
     """What a process does that finds a book behind."""
 
@@ -275,10 +333,10 @@ class TestFloors:
         assert not first.adopt("b", 10, 9)
 
     def test_a_floor_never_sinks(self) -> None:
-        floors = Floors()
+        own = Floors()
         for sequence, floor in ((3, 3), (2, 3), (4, 4)):
-            floors.raise_to("b", sequence)
-            assert floors.of("b").floor == floor
+            own.raise_to("b", sequence)
+            assert own.of("b").floor == floor
 
     def test_another_process_sees_it_after_a_fork(self) -> None:
         memory = SharedMemory(columns=2)
