@@ -31,7 +31,9 @@ def health_blueprint(reads: BookReads, queries: Queries) -> Blueprint:
         checks = _redis_checks(reads) | {"postgres": _postgres_check(queries)}
         # Orders are taken while Postgres is away: the stream keeps them, up to the bound on lag.
         ready = all(checks[name]["ok"] for name in ("redis", "books", "persister"))
-        whole = all(check["ok"] for check in checks.values()) and not checks["persister"]["halted"]
+        persister = checks["persister"]
+        whole = all(check["ok"] for check in checks.values())
+        whole = whole and not persister["halted"] and not persister["crowded"]
         status = "not_ready" if not ready else "ready" if whole else "degraded"
         document = {"status": status, "checks": checks}
         return json_response(document, 200 if ready else 503)
@@ -51,6 +53,7 @@ def _redis_checks(reads: BookReads) -> dict[str, Check]:
         symbols = [instrument.symbol for instrument in reads.instruments()]
         missing = reads.without_book(symbols)
         lag = max(reads.lags(symbols).values(), default=0)
+        crowded = reads.crowded(symbols)
         halted, is_swept = reads.halted(), reads.is_swept()
     except EngineUnavailable as error:
         logger.warning("Redis is away", extra={"error": repr(error)})
@@ -59,13 +62,18 @@ def _redis_checks(reads: BookReads) -> dict[str, Check]:
             "redis": away,
             "books": away,
             "sweeper": away,
-            "persister": {**away, "halted": {}},
+            "persister": {**away, "halted": {}, "crowded": []},
         }
     return {
         "redis": {"ok": True},
         "books": {"ok": bool(symbols) and not missing, "listed": len(symbols), "missing": missing},
         "sweeper": {"ok": is_swept},
-        "persister": {"ok": lag <= MAX_LAG_EVENTS, "lag_events": lag, "halted": halted},
+        "persister": {
+            "ok": lag <= MAX_LAG_EVENTS and len(crowded) < max(1, len(symbols)),
+            "lag_events": lag,
+            "halted": halted,
+            "crowded": crowded,
+        },
     }
 
 

@@ -43,6 +43,14 @@ class Swept(msgspec.Struct):
     halted: list[str]
 
 
+def _stands_still(refusal: Refusal, wanted: MassCancel) -> bool:
+    """Whether the book stands still and the others can be swept nevertheless: by an operator's wish,
+    or because it went back in time, which whoever asked for it alone has to hear.
+    """
+    is_behind = refusal == Refusal.BOOK_BEHIND and wanted.instrument is None
+    return is_behind or refusal == Refusal.INSTRUMENT_HALTED
+
+
 class MassCancels:
     """Carries out mass cancels. One per process."""
 
@@ -63,7 +71,7 @@ class MassCancels:
             try:
                 self._cancel(symbol, client_id, wanted, swept)
             except Refused as error:
-                if error.refusal != Refusal.INSTRUMENT_HALTED:
+                if not _stands_still(error.refusal, wanted):
                     raise
                 swept.halted.append(symbol)
             if not swept.complete or swept.halted == [wanted.instrument]:

@@ -22,8 +22,8 @@ DATABASE_UNAVAILABLE = "database_unavailable"
 MAX_FIELD_NAME = 64
 """Characters of a client's own field name that an answer and a log line repeat."""
 RETRY_AFTER_S = 1
-LATE_S = LATE_AFTER_US / 1_000_000
 """What a client is told to wait when a part of the system is away; they usually return sooner."""
+LATE_S = LATE_AFTER_US / 1_000_000
 
 
 _PLACE = re.compile(r"at `\$\.?([A-Za-z_]*)[^`]*`")

@@ -195,6 +195,14 @@ class BookReads:
         found = self._execute(pipeline)
         return [symbol for symbol, there in zip(symbols, found, strict=True) if there != 1]
 
+    def crowded(self, symbols: list[str]) -> list[str]:
+        """Those of `symbols` that take no orders because their events take too much memory."""
+        pipeline = self._client.pipeline(transaction=False)
+        for symbol in symbols:
+            pipeline.hexists(book_keys(symbol).book, "crowded")
+        found = self._execute(pipeline)
+        return [symbol for symbol, marked in zip(symbols, found, strict=True) if marked == 1]
+
     def halted(self) -> dict[str, dict[str, object]]:
         """Instruments that the persister has given up on until an operator helps, with reasons."""
         found = cast(dict[bytes, bytes], self._call("HGETALL", HALTED))

@@ -8,8 +8,9 @@ from app.api.mass_cancels import MassCancel, MassCancels
 from app.domain.instruments import DEFAULT_INSTRUMENTS
 from app.domain.refusals import Reason
 from app.domain.rules import Rules
+from app.engine import halts
 from app.engine.book import Books
-from app.engine.commands import NewOrder, Placed
+from app.engine.commands import NewOrder, Placed, Refused
 from app.engine.executor import DirectExecutor
 from app.engine.reads import BookReads
 
@@ -21,7 +22,7 @@ class Desk:
     """Three books in a fakeredis."""
 
     def __init__(self) -> None:
-        client = fakeredis.FakeRedis()
+        self.client = client = fakeredis.FakeRedis()
         client.flushall()
         self.books = Books(DirectExecutor(client), 60)
         self.reads = BookReads(client)
@@ -118,4 +119,15 @@ def test_a_halted_instrument_is_left_out_only_where_the_client_has_orders(desk: 
     assert desk.cancel("ann", HERE) == ([], True, [HERE])
     assert desk.cancel("bob") == ([bobs], True, [])
     desk.books.set_rules(HERE, Rules())
+    assert desk.cancel("ann") == ([kept], True, [])
+
+
+def test_a_book_that_went_back_in_time_keeps_no_other_from_its_cancels(desk: Desk) -> None:
+    """Whoever asks for it alone hears what is wrong."""
+    kept, other = desk.place(HERE, "ann"), desk.place(SYMBOLS[1], "ann")
+    halts.announce(desk.client, halts.Halt(HERE, 2, "redis_behind", "Postgres is at 2"))
+    assert desk.cancel("ann") == ([other], True, [HERE])
+    with pytest.raises(Refused, match="book_behind"):
+        desk.cancel("ann", HERE)
+    halts.withdraw(desk.client, HERE)
     assert desk.cancel("ann") == ([kept], True, [])
