@@ -44,8 +44,8 @@ class Swept(msgspec.Struct):
 
 
 def _stands_still(refusal: Refusal, wanted: MassCancel) -> bool:
-    """Whether the book stands still and the others can be swept nevertheless: an operator halted it,
-    or because it went back in time, which whoever asked for it alone has to hear.
+    """Whether the book stands still and the others can be swept nevertheless: an operator halted
+    it, or it went back in time, which whoever asked for it alone has to hear.
     """
     is_behind = refusal == Refusal.BOOK_BEHIND and wanted.instrument is None
     return is_behind or refusal == Refusal.INSTRUMENT_HALTED
