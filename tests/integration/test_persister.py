@@ -46,6 +46,7 @@ from app.engine import halts
 from app.engine.book import Books
 from app.engine.commands import Amendment, Cancel, NewOrder, OrderNumber, Placed, Refused
 from app.engine.executor import DirectExecutor
+from app.engine.floors import Standing
 from app.engine.keys import HALTED, INSTRUMENTS, PERSISTER_GROUP, book_keys
 from app.persistence import event_store, event_stream, migrations, persister
 from app.persistence.instruments import (
@@ -1353,6 +1354,22 @@ def test_book_that_went_back_is_fenced(servers: Servers, tape: Tape, code: str) 
     *marks, rebuilt = tape.client.hmget(tape.keys.book, fields)
     assert marks == [None, None]
     assert int(str(rebuilt)) > 7, "whoever knew the book looks at it anew"
+
+
+def test_what_the_api_found_lost_stays_lost(servers: Servers, tape: Tape) -> None:
+    """Rule: Redis and Postgres agree, and clients were told of more: no persister can know better.
+    What there is, it writes down.
+    """
+    tape.client.hset(tape.keys.book, mapping={"schema": "1", "sequence": "2", "rebuilt": "7"})
+    tape.sell()
+    tape.sell()
+    lost = halts.announce_lost(tape.client, tape.symbol, Standing(rebuilt=7, floor=5))
+    one = servers.persister()
+    drain(one)
+    drain(servers.persister())
+    assert position(servers, tape) == 2
+    assert halts.announced(tape.client, tape.symbol) == lost == one.halted[tape.symbol]
+    assert tape.client.hget(tape.keys.book, "rebuilt") == "fenced"
 
 
 def forget(servers: Servers, symbol: str, after: int) -> None:
