@@ -3,6 +3,7 @@
 Knows scripts and what they return; not who asks, nor what becomes of the events.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, assert_never
@@ -34,6 +35,8 @@ from app.engine.executor import Call, EngineFault, Executor, Reply
 from app.engine.floors import Floors, Standing
 from app.engine.keys import BookKeys, book_keys, symbol_of
 from app.engine.scripts import LUA_FOLDER, Script, load
+
+log = logging.getLogger("crossbook.books")
 
 MAX_SWEEP_STEPS = 100
 """Steps that one sweep takes at most; each is a script of its own, and others run in between."""
@@ -250,7 +253,13 @@ class Books:
             return True
         if reply[:2] != _BOOK_CHANGED:
             return False
-        return self.floors.adopt(call.keys[0], int(reply[2] or 0), int(reply[3]))
+        book, sequence = call.keys[0], int(reply[3])
+        known = self.floors.of(book)
+        is_its_successor = self.floors.adopt(book, int(reply[2] or 0), sequence)
+        if is_its_successor and known.rebuilt and known.floor > sequence:
+            lost = {"instrument": symbol_of(book), "acknowledged": known.floor, "is_at": sequence}
+            log.error("a book was rebuilt without what was acknowledged", extra=lost)
+        return is_its_successor
 
     def _look_at(self, call: Call, reply: Reply) -> None:
         """Remember what is about to be acknowledged; tell of a book that went back in time, once: a

@@ -184,9 +184,11 @@ def test_no_empty_book_is_opened_over_one_that_was_lost(client: Redis) -> None:
     assert not client.exists(KEYS.book)
 
 
-def test_a_rebuilt_book_is_taken_for_what_it_is(client: Redis) -> None:
-    """Also with a lower sequence: it says that it was made later. All commands of a write are
-    carried out then, in their order.
+def test_a_rebuilt_book_is_taken_for_what_it_is(
+    client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also with a lower sequence: it says that it was made later. What it lacks is said once. All
+    commands of a write are carried out then, in their order.
     """
     process = Told(client)
     traded(process)
@@ -195,10 +197,13 @@ def test_a_rebuilt_book_is_taken_for_what_it_is(client: Redis) -> None:
     rebuilt = int(older[b"rebuilt"]) + 1
     go_back(client, older | {b"rebuilt": str(rebuilt).encode()})
     client.delete(KEYS.events)
+    caplog.clear()
     outcomes = process.books.run_all(SYMBOL, [order(), Cancel(OrderNumber(1)), order()])
     sequences = [it.sequence for it in outcomes if isinstance(it, (Placed, Cancelled))]
     assert sequences == [4, 5, 6]
     assert not process.behind
+    (said,) = caplog.records
+    assert (said.acknowledged, said.is_at) == (4, 3)  # type: ignore[attr-defined]
 
 
 def test_an_older_file_than_the_last_rebuild_is_not_taken_for_a_new_one(client: Redis) -> None:
