@@ -73,7 +73,10 @@ class Connection:
         self._writer.start()
         try:
             for message in self._messages():
-                handle(message)
+                try:
+                    handle(message)
+                finally:
+                    self._subscriber.end()
         except Exception:
             self._subscriber.close(_FAULT)
             raise
@@ -91,7 +94,7 @@ class Connection:
             except ConnectionClosed:
                 return
             self._guard.made_room()
-            if message is not None and self._subscriber.closing is None:
+            if message is not None and self._subscriber.begin():
                 yield message
 
     def _finish(self) -> None:
@@ -122,7 +125,8 @@ class Connection:
         if frames is not NOTHING:
             self._guard.sendall(frames.data, self._is_late)
             metrics.MESSAGES_SENT.inc(frames.messages)
-        elif self._subscriber.closing is not None:
+        elif self._subscriber.is_over:
+            assert self._subscriber.closing is not None
             self._say_goodbye(self._subscriber.closing)
             return False
         return self._ping()

@@ -98,7 +98,7 @@ class Hub:
         with self._lock:
             self._stopped = True
             for subscriber in self._subscribers:
-                subscriber.close(_GOING_AWAY)
+                subscriber.retire(_GOING_AWAY)
         self._reader.stop()
         self._stop_pulse.set()
 

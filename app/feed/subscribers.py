@@ -50,13 +50,37 @@ class Subscriber:
         self._queue: deque[Frames] = deque()
         self._messages = 0
         self._bytes = 0
+        self._retires = False
+        self._handles = False
         self._lock = Lock()
         self._filled = Event()
+
+    def begin(self) -> bool:
+        """A message of the client is about to be handled; False where the connection is ending and
+        it must not be: its answer would not be sent."""
+        with self._lock:
+            self._handles = self.closing is None
+            return self._handles
+
+    def end(self) -> None:
+        """The message is handled, and its answer offered."""
+        with self._lock:
+            self._handles = False
+        self._filled.set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to be sent but the goodbye."""
+        with self._lock:
+            return self.closing is not None and not self._queue and not self._still_answers()
+
+    def _still_answers(self) -> bool:
+        return self._retires and self._handles
 
     def offer(self, frames: Frames) -> bool:
         """Queue `frames`; False where the connection is ending and they will not be sent."""
         with self._lock:
-            if self.closing is not None:
+            if self.closing is not None and not self._still_answers():
                 return False
             self._messages += frames.messages
             self._bytes += len(frames.data)
@@ -74,7 +98,7 @@ class Subscriber:
         and at once when the connection is ending and all was taken."""
         with self._lock:
             self._filled.clear()
-            idle = not self._queue and self.closing is None
+            idle = not self._queue and (self.closing is None or self._still_answers())
         if idle:
             self._filled.wait(timeout_s)
         with self._lock:
@@ -106,6 +130,15 @@ class Subscriber:
                 self._messages, self._bytes = farewell.messages, len(farewell.data)
         self._filled.set()
         return True
+
+    def retire(self, closing: Closing) -> None:
+        """End the connection once what waits is sent, and the answer to the message in hand: what
+        that asked for may be done already."""
+        with self._lock:
+            if self.closing is not None:
+                return
+            self.closing, self._retires = closing, True
+        self._filled.set()
 
     def fall_behind(self) -> None:
         """End the connection because its client reads too slowly, and tell it so."""

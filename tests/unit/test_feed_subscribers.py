@@ -75,3 +75,55 @@ def test_the_first_reason_to_close_stands() -> None:
     subscriber.fall_behind()
     assert subscriber.closing == Closing(1001, "stopping")
     assert not subscriber.offer(ONE)
+
+
+GOING = Closing(1001, "stopping")
+
+
+def test_who_retires_sends_what_waits_and_the_answer_to_the_message_in_hand() -> None:
+    """What a message asked for may be done already: its client has to hear of it."""
+    subscriber = Subscriber()
+    assert subscriber.begin()
+    assert subscriber.offer(ONE)
+    subscriber.retire(GOING)
+    assert subscriber.closing == GOING
+    assert not subscriber.is_over
+    assert subscriber.take(NO_TIME) == ONE
+    assert not subscriber.is_over, "the answer is still to come"
+    assert subscriber.offer(Frames(b"answer", 1))
+    subscriber.end()
+    assert not subscriber.is_over
+    assert not subscriber.offer(ONE), "nothing new"
+    assert subscriber.take(NO_TIME) == Frames(b"answer", 1)
+    assert subscriber.is_over
+
+
+def test_no_message_is_begun_that_would_not_be_answered() -> None:
+    for ended in (Subscriber.retire, Subscriber.close):
+        subscriber = Subscriber()
+        ended(subscriber, GOING)
+        assert not subscriber.begin()
+        assert subscriber.is_over
+
+
+def test_a_writer_waits_for_the_answer_of_one_who_retires() -> None:
+    subscriber = Subscriber()
+    assert subscriber.begin()
+    subscriber.retire(GOING)
+    taken: list[Frames] = []
+    writer = threading.Thread(target=lambda: taken.append(subscriber.take(60.0)))
+    writer.start()
+    subscriber.offer(ONE)
+    writer.join(10)
+    assert taken == [ONE]
+    subscriber.end()
+    assert subscriber.take(60.0) is NOTHING
+
+
+def test_a_connection_that_ends_for_another_reason_drops_what_waits() -> None:
+    subscriber = Subscriber()
+    assert subscriber.begin()
+    subscriber.offer(ONE)
+    subscriber.close(GOING)
+    assert subscriber.take(NO_TIME) is NOTHING
+    assert not subscriber.offer(ONE)
