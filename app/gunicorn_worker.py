@@ -1,8 +1,10 @@
-"""gunicorn's gevent worker, with two things of our own. It does less for each request: headers and
-body go out by one send and not by two, and settings are looked up once and not a hundred times. And
-where gunicorn answers in the application's place, to what is hardly HTTP, it answers like the
-application. It must know no more of us than gunicorn_config.py may, so it shares the shape of a
-problem with app.api.problems only by tests.
+"""gunicorn's gevent worker, with three things of our own. It does less for each request: headers
+and body go out by one send and not by two, and settings are looked up once and not a hundred times.
+Where gunicorn answers in the application's place, to what is hardly HTTP, it answers like the
+application. And when it stops it takes leave: each answer says that it is the connection's last,
+and connections on which nothing is asked are closed, which gunicorn would wait for. It must know no
+more of us than gunicorn_config.py may, so it shares the shape of a problem with app.api.problems
+only by tests.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ import json
 import os
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
+import gevent
 from gunicorn import util
 from gunicorn.http import wsgi
 from gunicorn.util import write
@@ -20,17 +24,29 @@ from gunicorn.workers.ggevent import GeventWorker
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
+    from types import TracebackType
 
 DETAIL_CHARACTERS_MAX: Final = 300
 # How long, and for how much, we read on after an error: see Worker.handle_error.
 LINGER_S: Final = 1.0
 LINGER_BYTES_MAX: Final = 64 * 1024
+# How often a worker that stops looks for connections on which nothing is asked; and for how long
+# nothing came: what is on its way arrives sooner.
+LOOK_EVERY_S: Final = 0.1
+IDLE_S: Final = 0.5
 
 
 class WholeResponse(wsgi.Response):  # type: ignore[misc]  # gunicorn has no types
     """Keeps the headers back until the first bytes of the body, or the end, take them along."""
 
     headers_sent: bool
+    is_last: Callable[[], bool] = staticmethod(lambda: False)
+    """Whether the connection is to be closed after this answer, since the worker stops."""
+
+    def should_close(self) -> bool:
+        """Also what the header `Connection` says."""
+        return self.is_last() or bool(super().should_close())
 
     def __init__(self, *args: Any) -> None:  # noqa: ANN401
         super().__init__(*args)
@@ -103,14 +119,67 @@ def _problem(status: HTTPStatus, message: str, request_id: str) -> bytes:
     return json.dumps(document).encode()
 
 
+class Waiting(gevent.Timeout):
+    """A connection's wait for its next request, at most `seconds`. `among` are all such waits."""
+
+    def __init__(self, seconds: float, among: set[Waiting]) -> None:
+        super().__init__(seconds, False)  # type: ignore[arg-type]  # noqa: FBT003  # quietly
+        self._among = among
+        self._greenlet = gevent.getcurrent()
+        self._since = monotonic()
+
+    def __enter__(self) -> Self:
+        self._among.add(self)
+        super().__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> Literal[True] | None:
+        self._among.discard(self)
+        return super().__exit__(kind, error, trace)
+
+    def end_if_idle(self) -> None:
+        """End it as if its time were over, unless it is over or has just begun. To be called by
+        gevent's hub, so that no request comes between the look and the end.
+        """
+        if self in self._among and monotonic() - self._since > IDLE_S:
+            self._greenlet.throw(self)
+
+
 class Worker(GeventWorker):  # type: ignore[misc]
     """The worker that gunicorn_config.py names."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **settings)
+        self._waiting: set[Waiting] = set()
+
+    def timeout_ctx(self) -> Waiting:
+        """What gunicorn puts around the wait for a request."""
+        return Waiting(self.cfg.keepalive, self._waiting)
+
+    def run(self) -> None:
+        """Until told to stop, and then until what it took is answered."""
+        gevent.spawn(self._take_leave)
+        super().run()
+
+    def _take_leave(self) -> None:
+        loop = gevent.get_hub().loop
+        while True:
+            gevent.sleep(LOOK_EVERY_S)
+            if not self.alive:
+                for waiting in self._waiting:
+                    loop.run_callback(waiting.end_if_idle)
 
     def init_process(self) -> None:
         """In the worker, after the fork: gunicorn asks `create` for the class by this argument, and
         looks up `write_error` whenever it needs it.
         """
         wsgi.create = partial(wsgi.create, response_class=WholeResponse)
+        WholeResponse.is_last = staticmethod(lambda: not self.alive)
         util.write_error = write_problem
         # gunicorn asks its settings through Config.__getattr__, which costs a tenth of a request.
         # They do not change any more: as plain attributes they are found without it.
