@@ -63,14 +63,25 @@ class BookReads:
         self._call("PING")
 
     def instrument(self, symbol: str) -> Instrument | None:
-        """One listed instrument."""
+        """One listed instrument.
+
+        Raises:
+            EngineUnavailable: also where what is listed cannot be read.
+        """
         found = self._call("HGET", INSTRUMENTS, symbol)
-        return None if found is None else msgspec.json.decode(found, type=Instrument)
+        if found is None:
+            return None
+        instrument = _readable(found)
+        if instrument is None:
+            raise EngineUnavailable(f"what is listed of {symbol} cannot be read")
+        return instrument
 
     def instruments(self) -> list[Instrument]:
-        """All listed instruments, by symbol."""
+        """All listed instruments that can be read, by symbol. One that cannot keeps the others from
+        nothing; the persister says that it is halted.
+        """
         values = cast(list[bytes], self._call("HVALS", INSTRUMENTS))
-        found = [msgspec.json.decode(value, type=Instrument) for value in values]
+        found = [instrument for instrument in map(_readable, values) if instrument]
         return sorted(found, key=lambda instrument: instrument.symbol)
 
     def announce(self, instrument: Instrument) -> None:
@@ -225,6 +236,13 @@ class BookReads:
             return pipeline.execute(raise_on_error=False)
         except RedisError as error:
             raise EngineUnavailable(str(error)) from error
+
+
+def _readable(listed: bytes) -> Instrument | None:
+    try:
+        return msgspec.json.decode(listed, type=Instrument)
+    except msgspec.MsgspecError:
+        return None
 
 
 def _all_good(replies: list[RedisReply]) -> list[RedisReply]:

@@ -11,7 +11,8 @@ from app.domain.rules import Rules
 from app.engine import halts
 from app.engine.book import Books
 from app.engine.commands import NewOrder, Placed, Refused
-from app.engine.executor import DirectExecutor
+from app.engine.executor import DirectExecutor, EngineUnavailable
+from app.engine.keys import INSTRUMENTS
 from app.engine.reads import BookReads
 
 SYMBOLS = sorted(instrument.symbol for instrument in DEFAULT_INSTRUMENTS[:3])
@@ -131,3 +132,13 @@ def test_a_book_that_went_back_in_time_keeps_no_other_from_its_cancels(desk: Des
         desk.cancel("ann", HERE)
     halts.withdraw(desk.client, HERE)
     assert desk.cancel("ann") == ([kept], True, [])
+
+
+def test_a_listing_that_cannot_be_read_keeps_no_other_from_anything(desk: Desk) -> None:
+    """Somebody wrote into the hash by hand; the persister names it."""
+    desk.client.hset(INSTRUMENTS, HERE, "{")
+    other = desk.place(SYMBOLS[1], "ann")
+    assert [instrument.symbol for instrument in desk.reads.instruments()] == SYMBOLS[1:]
+    assert desk.cancel("ann") == ([other], True, [])
+    with pytest.raises(EngineUnavailable, match=HERE):
+        desk.reads.instrument(HERE)
