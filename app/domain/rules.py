@@ -69,6 +69,11 @@ def parse_rules(fields: Mapping[str, str | None]) -> Rules:
     )
 
 
+def rules_detail(rules: Rules) -> str:
+    """The `detail` of a `rules` event: `field=value` separated by spaces, of all that are set."""
+    return " ".join(f"{name}={text}" for name, text in rule_texts(rules).items() if text)
+
+
 def parse_rules_detail(detail: str) -> Rules:
-    """Rules from the `detail` of a `rules` event: `field=value` separated by spaces."""
+    """Rules from what `rules_detail` writes."""
     return parse_rules(dict(part.split("=", 1) for part in detail.split()))
