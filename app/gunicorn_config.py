@@ -5,9 +5,12 @@ that does: their sockets and locks would block a whole worker.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
+import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -32,6 +35,7 @@ HEADER_BYTES_MAX: Final = 8_190
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # gunicorn makes its files there safely
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
 class Worker(Protocol):
@@ -98,6 +102,15 @@ def pre_fork(server: Server, worker: Worker) -> None:
 def post_fork(_server: object, worker: Worker) -> None:
     """In the worker, before the application is made."""
     floors.use(floors.Floors(shared_floors, worker.floors_column))
+    _end_with_the_master()
+
+
+def _end_with_the_master() -> None:
+    """A worker whose master was killed stops at once, since the next master needs its port. Without
+    this gunicorn's workers look once a second; where there is no prctl they still do.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def post_worker_init(worker: Worker) -> None:
