@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Final
 from app import logs
 from app.config import ConfigurationError, Settings
 from app.embedded.process import EmbeddedServerError
-from app.embedded.stores import find_database_url, find_stores
+from app.embedded.stores import (
+    find_database_url,
+    find_stores,
+    opened_database_url,
+    opened_stores,
+)
 from app.listening import await_port
 
 if TYPE_CHECKING:
@@ -24,6 +29,10 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 # What argparse uses, too: the command never began.
 EXIT_NOT_STARTED: Final = 2
+# Postgres or Redis does not answer: the same may go well later.
+EXIT_STORE_AWAY: Final = 3
+# Of 19: a snapshot of a large book takes a minute of a core, which whoever trades needs more.
+SNAPSHOT_NICENESS: Final = 10
 # Every socket is an open file; systems start processes with 1,024.
 OPEN_FILES_WANTED: Final = 65_536
 
@@ -76,6 +85,122 @@ def _migrate(settings: Settings, _arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _replay(settings: Settings, arguments: argparse.Namespace) -> int:
+    import psycopg  # noqa: PLC0415
+
+    from app.persistence.replay import ReplayRefused, replay  # noqa: PLC0415
+
+    try:
+        with opened_database_url(settings) as database_url:
+            report = replay(database_url, repair=arguments.repair)
+    except (ReplayRefused, psycopg.Error) as error:
+        return _say(error, EXIT_FAILED)
+    for line in report.lines():
+        print(line)
+    return EXIT_OK if report.is_equal else EXIT_FAILED
+
+
+def _replay_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--repair", action="store_true", help="write what differs into the live tables"
+    )
+
+
+def _verify(settings: Settings, arguments: argparse.Namespace) -> int:
+    import psycopg  # noqa: PLC0415
+    import redis  # noqa: PLC0415
+
+    from app.persistence.verify import UnknownSymbol, verify  # noqa: PLC0415
+
+    wanted = {"full": arguments.full, "symbols": arguments.instrument}
+    try:
+        with opened_stores(settings) as stores:
+            ttl_s = settings.idempotency_ttl_s
+            report = verify(stores.redis_url, stores.database_url, ttl_s, **wanted)
+    except (UnknownSymbol, redis.RedisError, psycopg.Error) as error:
+        return _say(error, EXIT_FAILED)
+    for line in [report.json()] if arguments.json else report.lines():
+        print(line)
+    return EXIT_FAILED if report.breaches_total else EXIT_OK
+
+
+def _verify_arguments(parser: argparse.ArgumentParser) -> None:
+    _instrument_arguments(parser)
+    parser.add_argument(
+        "--full", action="store_true", help="from the first event on, not from the newest snapshot"
+    )
+    parser.add_argument("--json", action="store_true", help="one object, for machines")
+
+
+def _rebuild(settings: Settings, arguments: argparse.Namespace) -> int:
+    from app.persistence.rebuild import AWAY, RebuildRefused, Wish, rebuild  # noqa: PLC0415
+
+    wish = Wish(
+        tuple(arguments.instrument),
+        discard_newer=arguments.discard_newer,
+        only_if_empty=arguments.if_empty,
+    )
+    is_well = True
+    try:
+        with opened_stores(settings) as stores:
+            ttl_s = settings.idempotency_ttl_s
+            for outcome in rebuild(stores.redis_url, stores.database_url, ttl_s, wish):
+                print(outcome.line(), flush=True)
+                is_well &= outcome.is_well
+    except (RebuildRefused, *AWAY) as error:
+        return _say(error, EXIT_FAILED)
+    return EXIT_OK if is_well else EXIT_FAILED
+
+
+def _rebuild_arguments(parser: argparse.ArgumentParser) -> None:
+    _instrument_arguments(parser)
+    parser.add_argument(
+        "--discard-newer",
+        action="store_true",
+        help="also where that gives up events of a halted book that Postgres has not",
+    )
+    parser.add_argument(
+        "--if-empty", action="store_true", help="only where Redis holds no book at all"
+    )
+
+
+def _snapshot(settings: Settings, arguments: argparse.Namespace) -> int:
+    import psycopg  # noqa: PLC0415
+
+    from app.persistence.book_history import (  # noqa: PLC0415
+        BROKEN,
+        UnknownInstrument,
+        take_snapshots,
+    )
+    from app.persistence.snapshots import document  # noqa: PLC0415
+
+    os.nice(SNAPSHOT_NICENESS)
+    try:
+        with opened_database_url(settings) as database_url:
+            for snapshot in take_snapshots(database_url, arguments.instrument):
+                print(document(snapshot) if arguments.json else snapshot.line(), flush=True)
+    except psycopg.OperationalError as error:
+        return _say(error, EXIT_STORE_AWAY)
+    except (*BROKEN, UnknownInstrument, psycopg.Error) as error:
+        return _say(error, EXIT_FAILED)
+    return EXIT_OK
+
+
+def _snapshot_arguments(parser: argparse.ArgumentParser) -> None:
+    _instrument_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="one object a line, for machines")
+
+
+def _instrument_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--instrument",
+        action="append",
+        default=[],
+        metavar="SYMBOL",
+        help="only this one; may be given several times",
+    )
+
+
 COMMANDS: Final = (
     Command(name="up", summary="everything on this machine; Ctrl-C stops it", run=_up),
     Command(name="serve", summary="the API alone", run=_serve),
@@ -83,6 +208,30 @@ COMMANDS: Final = (
         name="persist", summary="events from Redis to Postgres; timers and expiries", run=_persist
     ),
     Command(name="migrate", summary="bring the database schema up to date", run=_migrate),
+    Command(
+        name="verify",
+        summary="audit of a running or stopped system: books, levels, sums, Redis against Postgres",
+        run=_verify,
+        add_arguments=_verify_arguments,
+    ),
+    Command(
+        name="replay",
+        summary="read models once more from the event store; says whether they equal the live ones",
+        run=_replay,
+        add_arguments=_replay_arguments,
+    ),
+    Command(
+        name="rebuild",
+        summary="books in Redis from Postgres, for a Redis that lost its disk or went back in time",
+        run=_rebuild,
+        add_arguments=_rebuild_arguments,
+    ),
+    Command(
+        name="snapshot",
+        summary="writes books down in Postgres as they are there, with their digests",
+        run=_snapshot,
+        add_arguments=_snapshot_arguments,
+    ),
 )
 
 
@@ -93,6 +242,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = Settings.from_environment(os.environ)
         logs.configure(settings)
         code: int = arguments.command.run(settings, arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # As `| head -1` leaves us. Python would complain of it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except ConfigurationError as error:
         return _say(error, EXIT_NOT_STARTED)
     except EmbeddedServerError as error:
@@ -114,7 +268,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _say(error: Exception, code: int) -> int:
-    print(f"crossbook: {error}", file=sys.stderr)
+    # One line, also where a server's own message has several.
+    print(f"crossbook: {' '.join(str(error).split())}", file=sys.stderr)
     return code
 
 

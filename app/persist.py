@@ -1,5 +1,6 @@
-"""The process `python -m app persist`: the persister, and beside it, in a thread of its own, the
-sweeper. Decides when they start and end; must not know what they do.
+"""The process `python -m app persist`: the persister, and beside it, in threads of their own, the
+sweeper and what takes snapshots now and then. Decides when they start and end; must not know what
+they do.
 """
 
 import logging
@@ -14,6 +15,7 @@ from app.engine import halts
 from app.engine.book import Books
 from app.engine.executor import PipelinedExecutor
 from app.engine.floors import Floors
+from app.periodic_snapshots import PeriodicSnapshots
 from app.persistence import event_store, event_stream
 from app.persistence.persister import Persister
 from app.sweeper import Sweeper
@@ -43,6 +45,7 @@ def run(settings: Settings) -> None:
         partial(event_store.connect, settings.database_url),
         floors=floors,
     )
+    _start_snapshots(settings.database_url, stop)
     log.info("persister started")
     persister.run(stop)
     persister.close()
@@ -60,6 +63,12 @@ def _start_sweeper(
     thread = threading.Thread(target=_sweep, args=(sweeping, stop), name="sweeper", daemon=True)
     thread.start()
     return thread
+
+
+def _start_snapshots(database_url: str, stop: threading.Event) -> None:
+    """It may be cut off anywhere, so nobody waits for its end."""
+    snapshots = PeriodicSnapshots(database_url, event_store.connect)
+    threading.Thread(target=snapshots.run, args=(stop,), name="snapshots", daemon=True).start()
 
 
 def _sweep(sweeping: Sweeper, stop: threading.Event) -> None:

@@ -4,6 +4,7 @@ Decides the order and tells the person what runs where; must not know how any of
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 from typing import TYPE_CHECKING, Final
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from app.config import Settings
+
+log: Final = logging.getLogger("crossbook.up")
 
 # gunicorn's own GRACEFUL_TIMEOUT_S and its workers' one-second rounds fit in.
 SERVE_STOP_TIMEOUT_S: Final = 10.0
@@ -53,6 +56,7 @@ def _start_all(settings: Settings, supervisor: Supervisor) -> None:
     stores = Stores(redis_url, database_url)
     publish(settings.data_dir, stores)
     _migrate(stores)
+    _rebuild(settings, stores)
     environ = os.environ | dict(stores.environment())
     supervisor.start(Part("persist", environ, stop_timeout_s=PERSIST_STOP_TIMEOUT_S))
     supervisor.start(
@@ -106,6 +110,23 @@ def _migrate(stores: Stores) -> None:
         seed(stores.database_url)
     except psycopg.Error as error:
         raise EmbeddedServerError(f"the migrations failed: {error}") from error
+
+
+def _rebuild(settings: Settings, stores: Stores) -> None:
+    """Books that Postgres remembers, where Redis holds none at all: its disk was lost."""
+    from app.persistence.rebuild import AWAY, RebuildRefused, Wish, rebuild  # noqa: PLC0415
+
+    wish, ttl_s = Wish(only_if_empty=True), settings.idempotency_ttl_s
+    try:
+        outcomes = list(rebuild(stores.redis_url, stores.database_url, ttl_s, wish))
+    except (*AWAY, RebuildRefused) as error:
+        raise EmbeddedServerError(f"the books cannot be rebuilt: {error}") from error
+    if outcomes:
+        books = {one.instrument: one.sequence for one in outcomes if one.is_well and one.sequence}
+        log.warning("Redis held no book: rebuilt from Postgres", extra={"sequences": books})
+    for failed in (one for one in outcomes if not one.is_well):
+        told = {"instrument": failed.instrument, "why": failed.text}
+        log.error("a book is not rebuilt", extra=told)
 
 
 def _tell(settings: Settings, redis_shell: list[str], postgres_shell: list[str]) -> None:

@@ -2,11 +2,14 @@
 book in Redis and the reference matcher must all tell the same story, each order exactly once.
 """
 
+import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+
+from redis.exceptions import RedisError
 
 from app.domain.events import parse_event
 from app.domain.rules import parse_rules_detail
@@ -23,7 +26,8 @@ from tests.commands import (
     Sweep,
     Tick,
 )
-from tests.flow import Told
+from tests.flow import MICROSECONDS, RETRY_LATER, Outcome, ReadBook, ReadOrder, Told, Untold
+from tests.linear import Watch, is_accepted, sequence_of
 from tests.reference import ReferenceBook
 from tests.rest import (
     Json,
@@ -34,11 +38,23 @@ from tests.rest import (
     same_words,
     trade_words,
 )
-from tests.system import System
+from tests.system import System, wait_for
 from tests.venue import EngineVenue, comparable, comparable_event, event_of
 
 RULES = ("status", "price_band_bps", "max_order_lots", "max_order_notional", "max_open_orders")
 FEES = ("maker_fee_bps", "taker_fee_bps")
+PROBLEM_JSON = "application/problem+json"
+NOTHING_DONE = frozenset(
+    {
+        *("engine_unavailable", "backlog_full", "book_missing", "book_behind", "book_changed"),
+        *("schema_mismatch",),
+    }
+)
+"""Codes of a 503 that promise that nothing was done; the others leave it open."""
+QUIET_S = 60.0
+"""Longer than an audit takes; what is due in less is waited for."""
+ATTEMPTS_MAX = 10_000
+"""More often than a trader repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +68,60 @@ class Stored:
     """Maker's and taker's."""
 
 
-def audit(system: System, symbol: str, told: Sequence[Told] = ()) -> ReferenceBook:
-    """Waits until all is persisted, then checks everything about one instrument (tick 1, lot 1)
-    that was listed without rules and has no orders that decrement. Returns the reference's book at
-    the end.
+@dataclass
+class Sent:
+    """What clients asked for, told or not: what an event cannot tell of its command is found here.
+    Their orders have client_order_ids, each a different one.
     """
-    system.settled()
-    events = stored_events(system, symbol)
-    book = replayed(events)
+
+    places: dict[str, Place] = field(default_factory=dict)
+    amends: dict[int, list[Amend]] = field(default_factory=lambda: defaultdict(list))
+
+    @classmethod
+    def by(cls, outcomes: Iterable[Outcome]) -> "Sent":
+        """Of these."""
+        sent = cls()
+        for outcome in outcomes:
+            command = outcome.command
+            if isinstance(command, Place) and command.client_order_id is not None:
+                sent.places[command.client_order_id] = command.payload()
+            elif isinstance(command, Amend) and command not in sent.amends[command.number]:
+                sent.amends[command.number].append(command)
+        return sent
+
+
+def audit(system: System, symbol: str, outcomes: Sequence[Outcome] = ()) -> ReferenceBook:
+    """Waits until all is persisted, then checks everything about one instrument (tick 1, lot 1)
+    that was listed without rules, and what its clients were told, each client's outcomes in order.
+    Orders that decrement must be theirs. Returns the reference's book at the end.
+    """
+    await_quiet(system, symbol)
+    stored = stored_events(system, symbol)
+    told = [outcome for outcome in outcomes if isinstance(outcome, Told)]
+    watch = Watch(symbol, told, [one.event for one in stored])
+    book = replayed(stored, Sent.by(outcomes), watch.state)
+    watch.check_real_time()
     check_redis(system, symbol, book)
     check_read_models(system, symbol, book)
-    check_clearing(system, symbol, events)
-    check_told(symbol, book, told)
+    check_clearing(system, symbol, stored)
+    check_told(symbol, book, outcomes)
     return book
+
+
+def await_quiet(system: System, symbol: str) -> None:
+    """Returns once all is persisted and nothing is due soon, while nobody trades."""
+    wait_for(lambda: not _soon_due(system, symbol))
+    system.settled()
+
+
+def _soon_due(system: System, symbol: str) -> int:
+    """Expiries and timers that might come while we look."""
+    until_us = int((time.time() + QUIET_S) * MICROSECONDS)
+    names = (f"{{{symbol}}}:{kind}" for kind in ("expiries", "timers"))
+    try:
+        return sum(int(system.redis.zcount(name, "-inf", until_us)) for name in names)
+    except RedisError:
+        return 1
 
 
 def stored_events(system: System, symbol: str) -> list[Stored]:
@@ -90,29 +147,59 @@ def stored_events(system: System, symbol: str) -> list[Stored]:
     return stored
 
 
-def replayed(stored: list[Stored]) -> ReferenceBook:
-    """The book to which the commands of these events lead; they must have had these effects."""
+def replayed(
+    stored: list[Stored],
+    sent: Sent | None = None,
+    state: Callable[[ReferenceBook, int | None], None] = lambda book, until_us: None,
+) -> ReferenceBook:
+    """The book to which the commands of these events lead; they must have had these effects.
+    `state` is shown each state between two scripts, with the time until which it lasted.
+    """
     book = ReferenceBook(now_us=stored[0].time_us if stored else 0)
     for one in stored:
         if one.event.sequence > book.sequence:  # else a command before it has set it off
+            state(book, one.time_us)
             book.apply(Tick(one.time_us - book.now_us))
-            book.apply(_command_of(one, book))
-        assert comparable_event(book.events[one.event.sequence - 1]) == one.event
+            book.apply(_command_of(one, book, sent or Sent()))
+        expected = comparable_event(book.events[one.event.sequence - 1])
+        assert expected == one.event, f"reference: {expected}\n  stored: {one.event}"
+    state(book, None)
     book.check_invariants()
     return book
 
 
-def _command_of(one: Stored, book: ReferenceBook) -> Command:
-    """As `command_of`, with what only the book and the store can tell: a timer that fired and found
-    no order looks like one that was disarmed, which one that is due cannot be.
+def _command_of(one: Stored, book: ReferenceBook, sent: Sent) -> Command:
+    """As `command_of`, with what only others can tell. The book: a timer that fired and found no
+    order looks like one that was disarmed, which one that is due cannot be. The clients: how much
+    an order wanted before it was decremented.
     """
     if one.event.type == "rules":
         return one.rules
+    if one.event.type == "place":
+        return sent.places.get(one.event.orders[0].client_order_id or "", command_of(one.event))
+    if one.event.type == "amend":
+        return _amend_sent(one, book, sent)
     if one.event.type == "cancel_after":
         client = one.event.detail.rpartition("|")[0]
         if book.timers.get(client, book.now_us + 1) <= book.now_us:
             return Sweep()
     return command_of(one.event, one.time_us)
+
+
+def _amend_sent(one: Stored, book: ReferenceBook, sent: Sent) -> Command:
+    """Of the amends that clients sent for this order, one that had this effect."""
+    number, derived = one.event.orders[0].number, command_of(one.event)
+    before = book.order(number)
+    assert before is not None
+    if before.self_trade_prevention != "decrement":
+        return derived
+    for amend in sent.amends.get(number, []):
+        trial = book.copy()
+        trial.apply(amend)
+        events = trial.events[len(book.events) :]
+        if events and comparable_event(events[0]) == one.event:
+            return amend
+    return derived
 
 
 def command_of(event: reference.Event, time_us: int = 0) -> Command:
@@ -262,13 +349,14 @@ def _trade_row(symbol: str, trade: reference.Trade) -> tuple[object, ...]:
     return (*words.values(), trade.index)
 
 
-def check_told(symbol: str, book: ReferenceBook, told: Sequence[Told]) -> None:
+def check_told(symbol: str, book: ReferenceBook, outcomes: Sequence[Outcome]) -> None:
     """Every answer is what the event of its sequence says; what was accepted is there exactly once,
-    what was refused not at all.
+    what was refused not at all; and nothing happened that nobody asked for.
     """
     placed = Counter(
         event.orders[0].client_order_id for event in book.events if event.type == "place"
     )
+    told = [outcome for outcome in outcomes if isinstance(outcome, Told)]
     accepted = {
         one.command.client_order_id
         for one in told
@@ -278,35 +366,83 @@ def check_told(symbol: str, book: ReferenceBook, told: Sequence[Told]) -> None:
         named = [count for identity, count in placed.items() if identity is not None]
         assert max(named, default=0) <= 1, "traders never use an id twice"
     for one in told:
-        if one.answer.status in (200, 201):
+        if is_accepted(one):
             _check_accepted(symbol, book, one)
         else:
-            assert 400 <= one.answer.status < 500, one
-            assert one.answer.headers["Content-Type"] == "application/problem+json"
+            assert 400 <= one.answer.status < 500 or one.answer.code == RETRY_LATER, one
+            content_type = one.answer.headers.get("Content-Type", PROBLEM_JSON)
+            assert content_type == PROBLEM_JSON
         if isinstance(one.command, Place) and one.command.client_order_id is not None:
             identity = one.command.client_order_id
             assert placed[identity] == (identity in accepted), f"{placed[identity]} times: {one}"
+    _check_untold(placed, outcomes)
+    if told:
+        _check_asked_for(book, outcomes)
+
+
+def _check_untold(placed: Counter[str | None], outcomes: Iterable[Outcome]) -> None:
+    """Of an order that nobody knows of there is one or none; of one that was refused for now, as
+    the answer said, none.
+    """
+    for outcome in outcomes:
+        if isinstance(outcome, Untold) and isinstance(outcome.command, Place):
+            count = placed[outcome.command.client_order_id]
+            assert count <= (outcome.why not in NOTHING_DONE), f"{count} times: {outcome}"
+
+
+def _check_asked_for(book: ReferenceBook, outcomes: Sequence[Outcome]) -> None:
+    """Each change of an order by its client was asked for, and no more often than it was asked."""
+    asked: Counter[tuple[str, int]] = Counter()
+    answered: Counter[tuple[str, int]] = Counter()
+    for outcome in outcomes:
+        command = outcome.command
+        if isinstance(command, Cancel | Amend):
+            name = ("cancel" if isinstance(command, Cancel) else "amend", command.number)
+            asked[name] += outcome.attempts if isinstance(outcome, Told) else ATTEMPTS_MAX
+            answered[name] += isinstance(outcome, Told) and is_accepted(outcome)
+    done = Counter(
+        (event.type, event.orders[0].number)
+        for event in book.events
+        if event.type in ("cancel", "amend")
+    )
+    for name, count in done.items():
+        assert answered[name] <= count <= asked[name], f"{name}: {count} times"
+    identities = {o.command.client_order_id for o in outcomes if isinstance(o.command, Place)}
+    named = {e.orders[0].client_order_id for e in book.events if e.type == "place"}
+    assert not (named - {None}) - identities, "orders that nobody placed"
 
 
 def _check_accepted(symbol: str, book: ReferenceBook, one: Told) -> None:
-    document = one.answer.json()
+    match one.command:
+        case Place() | Cancel() | Amend():
+            document, words = one.answer.json(), _words(symbol, book, one)
+            assert same_words(document, words) == words
+        case MassCancel(client, side):
+            for text in one.answer.json()["cancelled"]:
+                order = book.order(number_of(text))
+                assert order is not None
+                assert (order.client, order.status) == (client, "cancelled")
+                assert side in (None, order.side)
+        case ReadOrder() | ReadBook() | ArmTimer():
+            pass  # `Watch` has looked at it
+        case _:
+            raise AssertionError(f"not of a client: {one}")
+
+
+def _words(symbol: str, book: ReferenceBook, one: Told) -> Json:
+    """What the answer to an accepted place, cancel or amend must say, by the event."""
     event = book.events[sequence_of(one) - 1]
     order = event.orders[0]
-    if isinstance(one.command, Cancel):
-        assert (event.type, order.number) == ("cancel", one.command.number)
-        words: Json = {"order": order_words(symbol, order)}
-    elif isinstance(one.command, Amend):
-        assert (event.type, order.number) == ("amend", one.command.number)
-        words = placed_words(symbol, reference.Placed(order, event.trades))
-    else:
-        assert isinstance(one.command, Place)
-        assert command_of(event) == one.command.payload()
-        assert document["order"]["idempotency_key"] == one.command.idempotency_key
-        words = placed_words(symbol, reference.Placed(order, event.trades))
-    assert same_words(document, words) == words
-
-
-def sequence_of(one: Told) -> int:
-    """The sequence that an accepted command took; of a replay, the first one's."""
-    order = one.answer.json()["order"]
-    return number_of(order["order_id"]) if isinstance(one.command, Place) else order["sequence"]
+    match one.command:
+        case Cancel(number):
+            assert (event.type, order.number) == ("cancel", number)
+            return {"order": order_words(symbol, order)}
+        case Amend(number):
+            assert (event.type, order.number) == ("amend", number)
+        case Place() as place:
+            assert event.type == "place"
+            decrements = place.self_trade_prevention == "decrement"
+            assert decrements or command_of(event) == place.payload()
+            document = one.answer.json()
+            assert document["order"]["idempotency_key"] == place.idempotency_key
+    return placed_words(symbol, reference.Placed(order, event.trades))

@@ -12,6 +12,7 @@ from tests.rest import Api
 from tests.system import System, running_system
 
 ListInstrument = Callable[..., str]
+SUMMARY = "summary"
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +38,21 @@ def list_instrument(system: System) -> ListInstrument:
 def symbol(system: System) -> str:
     """A fresh instrument with tick 1 and lot 1."""
     return system.list_instrument()
+
+
+@pytest.fixture
+def summary(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Says what a test has measured at the end of the whole run, wherever the test ran."""
+    return lambda text: record_property(SUMMARY, text)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints what tests gave to `summary`."""
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        texts = [str(text) for name, text in report.user_properties if name == SUMMARY]
+        if texts and report.when == "call":
+            terminalreporter.section(report.nodeid.rpartition("::")[2])
+            terminalreporter.write_line("\n".join(texts))
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
-"""REST for operators: listing an instrument, changing its rules, kill switches. All is live at once
-in every process.
+"""REST for operators: listing an instrument, changing its rules, kill switches, snapshots. What
+changes is live at once in every process.
 """
 
 import msgspec
 from flask import Blueprint, Response, request
 
+from app.api.admin_snapshots import Snapshots
 from app.api.http import REQUEST_ID_KEY, json_response, read_body
 from app.api.instrument_bodies import (
     KillSwitchBody,
@@ -12,6 +13,7 @@ from app.api.instrument_bodies import (
     read_instrument,
     read_kill_switch,
     read_rule_changes,
+    read_snapshot,
 )
 from app.api.listing import MAX_INSTRUMENTS, Added, BookMissing, Listing, TooManyInstruments
 from app.api.market import instrument_view
@@ -30,7 +32,12 @@ from app.persistence.instruments import InstrumentDiffers
 
 
 def admin_blueprint(
-    listing: Listing, books: Books, reads: BookReads, markets: Markets, cancels: MassCancels
+    listing: Listing,
+    books: Books,
+    reads: BookReads,
+    markets: Markets,
+    cancels: MassCancels,
+    snapshots: Snapshots,
 ) -> Blueprint:
     """Routes under `/admin`."""
     blueprint = Blueprint("admin", __name__)
@@ -73,6 +80,14 @@ def admin_blueprint(
         told = {"client_id": wanted.client_id, "engaged": wanted.engaged, "instruments": symbols}
         log("kill switch thrown", request.environ[REQUEST_ID_KEY], **told)
         return json_response(told | msgspec.structs.asdict(swept))
+
+    @blueprint.post("/admin/snapshots")
+    def take_snapshots() -> Response:
+        symbol = read_snapshot(read_body(request.environ)).instrument
+        symbols = [] if symbol is None else [markets.require(symbol).symbol]
+        taken = snapshots.take(symbols)
+        log("snapshots taken", request.environ[REQUEST_ID_KEY], snapshots=taken)
+        return json_response({"snapshots": taken}, 201)
 
     return blueprint
 

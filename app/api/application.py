@@ -10,6 +10,7 @@ from redis.retry import Retry
 
 from app.api import problems
 from app.api.admin import admin_blueprint
+from app.api.admin_snapshots import Snapshots
 from app.api.batches import Batches
 from app.api.client_orders import client_orders_blueprint
 from app.api.commands import OrderEntry, answering
@@ -97,7 +98,8 @@ def build(settings: Settings, stores: Stores) -> Flask:
     app.register_blueprint(orders_blueprint(entry, batches, history))
     app.register_blueprint(client_orders_blueprint(books, markets, cancels))
     app.register_blueprint(market_blueprint(books, reads, markets, history))
-    app.register_blueprint(admin_blueprint(listing, books, reads, markets, cancels))
+    snapshots = Snapshots(stores.database_url)
+    app.register_blueprint(admin_blueprint(listing, books, reads, markets, cancels, snapshots))
     app.register_blueprint(health_blueprint(reads, queries))
     app.register_blueprint(stream_blueprint(hub, commands, markets.find))
     same_origin = SameOrigin(app.wsgi_app, loopback_only=is_loopback(settings.host))

@@ -66,6 +66,12 @@ class KillSwitchBody(msgspec.Struct, forbid_unknown_fields=True):
     cancel_open_orders: bool = False
 
 
+class SnapshotBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Which book is to be written down; without instrument all there are."""
+
+    instrument: str | None = None
+
+
 class NewInstrument(NamedTuple):
     """An instrument to be listed, and the rules that it begins with."""
 
@@ -79,6 +85,7 @@ RuleChanges = Mapping[str, Any]
 _INSTRUMENT_DECODER = msgspec.json.Decoder(InstrumentBody)
 _RULES_DECODER = msgspec.json.Decoder(RulesBody)
 _KILL_SWITCH_DECODER = msgspec.json.Decoder(KillSwitchBody)
+_SNAPSHOT_DECODER = msgspec.json.Decoder(SnapshotBody)
 _NOT_READABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -134,6 +141,18 @@ def read_kill_switch(body: bytes) -> KillSwitchBody:
     if errors:
         raise invalid(errors)
     return wanted
+
+
+def read_snapshot(body: bytes) -> SnapshotBody:
+    """A snapshot; no body at all is one of every book.
+
+    Raises:
+        Problem: 400 `malformed_json` or `validation_failed`.
+    """
+    try:
+        return _SNAPSHOT_DECODER.decode(body or b"{}")
+    except _NOT_READABLE as error:
+        raise body_problem(error) from error
 
 
 def _instrument(wanted: InstrumentBody) -> Instrument:

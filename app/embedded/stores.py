@@ -1,19 +1,25 @@
-"""Where Redis and Postgres are: named by the environment, or run by an `up`.
-Every command gets its two URLs from this module; must not know what a command does with them.
+"""Where Redis and Postgres are: named by the environment, run by an `up`, or, where none runs,
+started for the time of one command. Every command gets its two URLs from this module; must not know
+what a command does with them.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from app.config import ConfigurationError, Settings
-from app.embedded.lock import is_held
+from app.embedded.lock import DataDirLock, is_held
+from app.embedded.process import EmbeddedServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from app.embedded.postgres_server import EmbeddedPostgres
+    from app.embedded.redis_server import EmbeddedRedis
 
 # Says where the servers of a running `up` are; means nothing once nobody holds the lock.
 FILE_NAME: Final = "stores.json"
@@ -42,6 +48,66 @@ def find_stores(settings: Settings) -> Stores:
 def find_database_url(settings: Settings) -> str:
     """Postgres alone, as find_stores."""
     return settings.database_url or _running("DATABASE_URL", settings).database_url
+
+
+@contextmanager
+def opened_stores(settings: Settings) -> Iterator[Stores]:
+    """As find_stores; where neither knows, the servers of the data folder run until the block ends.
+
+    Raises:
+        ConfigurationError: nothing has ever run on that folder. EmbeddedServerError.
+    """
+    with ExitStack() as servers:
+        if _needs_servers(settings):
+            yield _started(settings, servers)
+        else:
+            yield find_stores(settings)
+
+
+@contextmanager
+def opened_database_url(settings: Settings) -> Iterator[str]:
+    """Postgres alone, as opened_stores."""
+    if settings.database_url:
+        yield settings.database_url
+        return
+    with opened_stores(settings) as stores:
+        yield stores.database_url
+
+
+def _needs_servers(settings: Settings) -> bool:
+    named = settings.redis_url and settings.database_url
+    return not named and not is_held(settings.data_dir)
+
+
+def _started(settings: Settings, servers: ExitStack) -> Stores:
+    # Only now are they needed: most commands find what they look for.
+    from app.embedded.postgres_server import EmbeddedPostgres  # noqa: PLC0415
+    from app.embedded.redis_server import EmbeddedRedis  # noqa: PLC0415
+
+    if settings.database_url is None and not EmbeddedPostgres(settings.data_dir).cluster.exists():
+        # An empty system would answer, and hide that the folder is the wrong one.
+        raise ConfigurationError(
+            f"DATABASE_URL is not set and no `python -m app up` ever ran on {settings.data_dir}"
+        )
+    servers.enter_context(DataDirLock(settings.data_dir))
+    redis_url = settings.redis_url or _run(EmbeddedRedis(settings.data_dir), servers)
+    database_url = settings.database_url or _run(EmbeddedPostgres(settings.data_dir), servers)
+    return Stores(redis_url, database_url)
+
+
+def _run(server: EmbeddedRedis | EmbeddedPostgres, servers: ExitStack) -> str:
+    for attempts_left in reversed(range(server.start_attempts)):
+        try:
+            server.start()
+            server.wait_ready()
+        except EmbeddedServerError:
+            server.stop()
+            if not attempts_left:
+                raise
+        else:
+            break
+    servers.callback(server.stop)
+    return server.url
 
 
 def publish(data_dir: Path, stores: Stores) -> None:

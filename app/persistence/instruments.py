@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from app.domain.instruments import DEFAULT_INSTRUMENTS, Instrument
-from app.domain.rules import Rules, rule_texts
+from app.domain.rules import Rules, rules_detail
 from app.persistence.rows import Texts, notional_step, rules_row, to_units
 
 COLUMNS: Final = ("symbol", "tick_size", "lot_size", "max_price", "max_quantity")
@@ -59,7 +59,7 @@ def store_instrument(
     """
     sizes = tuple(getattr(instrument, name) for name in COLUMNS)
     first = rules_row(Texts(instrument), rules)[1:]
-    inserted = connection.execute(_INSERT, (*sizes, *first, _detail(rules)))
+    inserted = connection.execute(_INSERT, (*sizes, *first, rules_detail(rules)))
     if inserted.rowcount:
         return True
     (stored,) = _listed(connection, "WHERE symbol = %s", (instrument.symbol,))
@@ -103,11 +103,6 @@ def stored_rules(instrument: Instrument, values: Sequence[Any]) -> Rules:
 def positions(connection: psycopg.Connection[Any]) -> dict[str, int]:
     """The last sequence written down of each instrument that has been persisted."""
     return dict(connection.execute("SELECT instrument, sequence FROM stream_positions").fetchall())
-
-
-def _detail(rules: Rules) -> str:
-    """As an event of type `rules` would tell them."""
-    return " ".join(f"{name}={text}" for name, text in rule_texts(rules).items() if text)
 
 
 def _units_or_none(value: Decimal | None, step: Decimal) -> int | None:

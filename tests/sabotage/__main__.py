@@ -30,6 +30,9 @@ SUITE = (
     "tests/unit/test_scripts.py",
     "tests/unit/test_executor_groups.py",
     "tests/unit/test_standing.py",
+    "tests/unit/test_auditing.py",
+    "tests/unit/test_installing.py",
+    "tests/unit/test_book_state.py",
     "tests/integration/test_engine_redis.py::test_every_short_sequence_equals_the_reference",
 )
 """What is fast and looks at the engine alone; the first is what notices most."""

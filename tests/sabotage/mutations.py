@@ -1126,6 +1126,86 @@ ENGINE = (
     ),
 )
 
+REBUILDING = (
+    _lua(
+        "a book that has gone on is replaced",
+        "install_book",
+        "if sequence and sequence - ARGV[1] > 0 then",
+        "if sequence and sequence - ARGV[1] > 1 then",
+        "promise: a rebuild replaces nothing that is newer",
+    ),
+    _lua(
+        "keys of the book before stay",
+        "install_book",
+        "  call('UNLINK', KEYS[i])\n",
+        "",
+        "promise: a rebuilt Redis holds what one that never broke holds",
+    ),
+    Mutation(
+        "what a killed rebuild has left is built on",
+        "app/engine/installing.py",
+        "        client.unlink(*self._keys)\n",
+        "",
+        "promise: killed anywhere, it is run again",
+    ),
+    Mutation(
+        "a rebuilt book is taken for the present one",
+        "app/engine/installing.py",
+        "int(before) + 1 if",
+        "int(before) if",
+        "promise: who knew the book before looks at it anew",
+    ),
+    Mutation(
+        "the persister reads again what it has",
+        "app/engine/installing.py",
+        'group = f"{state.sequence}-0"',
+        'group = "0-0"',
+        "promise: written down exactly once",
+    ),
+    Mutation(
+        "a stop that waits is put down as one that does not",
+        "app/domain/book_state.py",
+        'waits = (kind == "buy_stop" and score <= high)',
+        'waits = (kind == "buy_stop" and score < high)',
+        "STP-6: none is lost",
+    ),
+    Mutation(
+        "the lowest price since stops wait is forgotten",
+        "app/domain/book_state.py",
+        "self.waiting = min(low, *prices), max(high, *prices)",
+        "self.waiting = low, max(high, *prices)",
+        "STP-2: of a command's trades all prices count",
+    ),
+    Mutation(
+        "queues are put down by number",
+        "app/domain/book_state.py",
+        'member = f"{order.priority}:{number}" if order.priority else number',
+        "member = number",
+        "PLC-2",
+    ),
+    Mutation(
+        "a fill at any price is believed",
+        "app/domain/auditing.py",
+        "if price_ticks != maker.price_ticks:  # MAT-2",
+        "if price_ticks < 0:",
+        "MAT-2",
+    ),
+    Mutation(
+        "an untold level is believed",
+        "app/domain/auditing.py",
+        " or untold.keys() - told.keys():",
+        ":",
+        "promise: every change of a level is told",
+    ),
+    Mutation(
+        "a client's expiries are not laid out",
+        "app/engine/installing.py",
+        "if standing.expires_us is not None:",
+        "if standing.expires_us == 0:",
+        "EXP-3",
+    ),
+)
+
 MUTATIONS: tuple[Mutation, ...] = (
     *MATCHING,
     *PLACES,
@@ -1139,4 +1219,5 @@ MUTATIONS: tuple[Mutation, ...] = (
     *COMMANDS,
     *SHARED,
     *ENGINE,
+    *REBUILDING,
 )

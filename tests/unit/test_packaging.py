@@ -53,7 +53,13 @@ def test_compose_waits_for_what_a_part_needs(compose: dict[str, Any]) -> None:
         needed = parts[name]["depends_on"]
         assert needed["redis"]["condition"] == "service_healthy"
         assert needed["migrate"]["condition"] == "service_completed_successfully"
+        # Nobody may open an empty book before a lost one is there again.
+        assert needed["rebuild"]["condition"] == "service_completed_successfully"
     assert parts["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
+    assert parts["rebuild"]["command"] == ["rebuild", "--if-empty"]
+    assert parts["rebuild"]["depends_on"]["migrate"]["condition"] == (
+        "service_completed_successfully"
+    )
 
 
 def test_compose_keeps_the_data_and_the_projects_redis_settings(compose: dict[str, Any]) -> None:

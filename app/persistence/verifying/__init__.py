@@ -1,0 +1,1 @@
+"""The parts of `python -m app verify`, one subject each. Must not change anything anywhere."""

@@ -1,0 +1,2 @@
+DROP TABLE IF EXISTS book_snapshot_parts;
+DROP TABLE IF EXISTS book_snapshots;
