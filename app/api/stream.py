@@ -165,8 +165,10 @@ class _Conversation:
             self._carry_out(known)
         except _Refused as refusal:
             self._refuse(refusal.code, refusal.detail, request_id or _request_id_of(message))
-        except EngineUnavailable as reason:
-            self._refuse("unavailable", str(reason), request_id)
+        except EngineUnavailable as error:
+            # The driver's own words name files and hosts.
+            _logger.warning("a store is away", extra={"error": repr(error)})
+            self._refuse("unavailable", "Redis does not answer now; ask again", request_id)
         except Exception:
             _logger.exception("a message on a WebSocket failed")
             self._refuse("internal_error", "a defect of the server; it was logged", request_id)

