@@ -56,7 +56,7 @@ def _start_all(settings: Settings, supervisor: Supervisor) -> None:
     stores = Stores(redis_url, database_url)
     publish(settings.data_dir, stores)
     _migrate(stores)
-    _rebuild(settings, stores)
+    _rebuild(settings, stores, supervisor)
     environ = os.environ | dict(stores.environment())
     supervisor.start(Part("persist", environ, stop_timeout_s=PERSIST_STOP_TIMEOUT_S))
     supervisor.start(
@@ -112,13 +112,17 @@ def _migrate(stores: Stores) -> None:
         raise EmbeddedServerError(f"the migrations failed: {error}") from error
 
 
-def _rebuild(settings: Settings, stores: Stores) -> None:
+def _rebuild(settings: Settings, stores: Stores, supervisor: Supervisor) -> None:
     """Books that Postgres remembers, where Redis holds none at all: its disk was lost."""
     from app.persistence.rebuild import AWAY, RebuildRefused, Wish, rebuild  # noqa: PLC0415
 
     wish, ttl_s = Wish(only_if_empty=True), settings.idempotency_ttl_s
+    outcomes = []
     try:
-        outcomes = list(rebuild(stores.redis_url, stores.database_url, ttl_s, wish))
+        for outcome in rebuild(stores.redis_url, stores.database_url, ttl_s, wish):
+            outcomes.append(outcome)
+            # Each may take long: whoever wants us to end is heard in between.
+            supervisor.wait_for(lambda: False, 0)
     except (*AWAY, RebuildRefused) as error:
         raise EmbeddedServerError(f"the books cannot be rebuilt: {error}") from error
     if outcomes:

@@ -41,11 +41,13 @@ FENCING: Final = frozenset({"redis_behind", "diverged", "acknowledged_lost"})
 # Each in one step, so that a book that is lost in between leaves no hash that has nothing but
 # these fields. The scripts look at `suspended`, and at `rebuilt`; `fenced` is for the reader.
 _HALT: Final = """
-if redis.call('HEXISTS', KEYS[1], 'schema') == 1 then
-  redis.call('HSET', KEYS[1], 'suspended', ARGV[1])
-  if ARGV[2] == '1' then
-    redis.call('HSET', KEYS[1], 'fenced', ARGV[1], 'rebuilt', 'fenced')
-  end
+local book = redis.call('HMGET', KEYS[1], 'schema', 'rebuilt')
+if not book[1] or (ARGV[3] ~= '' and book[2] ~= ARGV[3]) then
+  return
+end
+redis.call('HSET', KEYS[1], 'suspended', ARGV[1])
+if ARGV[2] == '1' then
+  redis.call('HSET', KEYS[1], 'fenced', ARGV[1], 'rebuilt', 'fenced')
 end
 """
 _FENCE_IF_BEHIND: Final = """
@@ -68,22 +70,26 @@ redis.call('HDEL', KEYS[1], 'suspended')
 """
 
 
-class Halt(msgspec.Struct, frozen=True):
-    """One instrument's halt: `sequence` is the first event that is affected."""
+class Halt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One instrument's halt: `sequence` is the first event that is affected, `acknowledged` the
+    last that clients were told of, where that is what is wrong.
+    """
 
     instrument: str
     sequence: int
     code: str
     detail: str
+    acknowledged: int = 0
 
 
-def announce(client: redis.Redis, halt: Halt) -> None:
+def announce(client: redis.Redis, halt: Halt, judged: str = "") -> None:
     """Make it known to whoever looks, and stop trading in the instrument: what is accepted now
-    might never be written down.
+    might never be written down. `judged` is `rebuilt` of the book that was found wrong, empty for
+    whichever is there: one that has been rebuilt meanwhile is left alone.
     """
     client.hset(HALTED, halt.instrument, msgspec.json.encode(halt).decode())
     is_fencing = "1" if halt.code in FENCING else ""
-    client.eval(_HALT, 1, book_keys(halt.instrument).book, halt.code, is_fencing)
+    client.eval(_HALT, 1, book_keys(halt.instrument).book, halt.code, is_fencing, judged)
 
 
 def announce_lost(client: redis.Redis, symbol: str, known: Standing) -> Halt | None:
@@ -96,7 +102,7 @@ def announce_lost(client: redis.Redis, symbol: str, known: Standing) -> Halt | N
         return None
     sequence = int(cast(Any, answer))
     detail = f"Redis is at {sequence}, and {known.floor} was acknowledged"
-    halt = Halt(symbol, sequence + 1, code, detail)
+    halt = Halt(symbol, sequence + 1, code, detail, known.floor)
     client.hset(HALTED, symbol, msgspec.json.encode(halt).decode())
     return halt
 

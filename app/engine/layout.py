@@ -128,8 +128,7 @@ def _read(client: Redis, symbol: str) -> BookState:
     except (ValueError, KeyError, ArithmeticError) as error:
         raise Inconsistent(f"{symbol} has no book: {error!r}") from error
     state.killed = {name.partition(":")[2] for name in fields if name.startswith("killed:")}
-    timers: Any = client.zrange(keys.timers, 0, -1, withscores=True)
-    state.timers = {name.decode(): int(due) for name, due in timers}
+    state.timers = _timers(client, keys)
     low, high = (int(fields.get(name, default)) for name, default in _NOTHING_WAITS.items())
     for name, text in fields.items():
         if name.isdigit() and parse_record(int(name), text).is_open:
@@ -156,16 +155,23 @@ def first_difference(client: Redis, state: BookState) -> str | None:
     found = _hash_difference(client, keys, state)
     for name in (*SIDES.values(), "owners", "expiries"):
         found = found or _set_difference(client, name, getattr(keys, name), state)
-    timers: Any = client.zrange(keys.timers, 0, -1, withscores=True)
-    ids: Any = client.hgetall(keys.client_order_ids)
-    if not found and {name.decode(): int(due) for name, due in timers} != state.timers:
+    if not found and _timers(client, keys) != state.timers:
         found = "timers"
-    expected = {own: field_of(number) for own, number in state.client_order_ids.items()}
+    if not found and _client_order_ids(client, keys) != state.client_order_ids:
+        found = "client_order_ids"
     if not found and _last_event(client, keys) > state.sequence:
         found = "events beyond its own"
-    if not found and {own.decode(): number.decode() for own, number in ids.items()} != expected:
-        found = "client_order_ids"
     return found
+
+
+def _timers(client: Redis, keys: BookKeys) -> dict[str, int]:
+    found = client.zscan_iter(keys.timers, count=SCAN_COUNT)
+    return {name.decode(): int(due_us) for name, due_us in found}
+
+
+def _client_order_ids(client: Redis, keys: BookKeys) -> dict[str, int]:
+    found = client.hscan_iter(keys.client_order_ids, count=SCAN_COUNT)
+    return {own.decode(): int(number) for own, number in found}
 
 
 def _last_event(client: Redis, keys: BookKeys) -> int:

@@ -16,11 +16,12 @@ from app.persistence.rows import UNREADABLE, Entry, numbers_over
 
 
 class Halted(Exception):
-    """An instrument cannot be followed; carries why."""
+    """An instrument cannot be followed; carries why, and `rebuilt` of the book that was judged."""
 
     def __init__(self, halt: Halt) -> None:
         super().__init__(halt.detail)
         self.halt = halt
+        self.judged = ""
 
 
 def catch_up(client: redis.Redis, connection: Connection, instrument: Instrument) -> Standing:
@@ -30,6 +31,15 @@ def catch_up(client: redis.Redis, connection: Connection, instrument: Instrument
         Halted: `postgres_behind`, `instrument_differs`, `redis_behind` or `diverged`.
         psycopg.Error, redis.RedisError: a server is away; nothing is lost by trying again.
     """
+    judged = event_stream.rebuilt(client, instrument.symbol)
+    try:
+        return _catch_up(client, connection, instrument)
+    except Halted as halted:
+        halted.judged = judged
+        raise
+
+
+def _catch_up(client: redis.Redis, connection: Connection, instrument: Instrument) -> Standing:
     symbol = instrument.symbol
     _check_memory(client, connection, symbol)
     _check_sizes(connection, instrument)
@@ -75,7 +85,7 @@ def _check_sizes(connection: Connection, instrument: Instrument) -> None:
         stored = difference.stored.instrument
         # Limits and rules may have been changed since; sizes never may.
         if (stored.tick_size, stored.lot_size) != (instrument.tick_size, instrument.lot_size):
-            detail = f"stored with tick {stored.tick_size} and lot {stored.lot_size}"
+            detail = f"stored with tick {stored.tick_size:f} and lot {stored.lot_size:f}"
             halt = Halt(instrument.symbol, 1, "instrument_differs", detail)
             raise Halted(halt) from difference
 

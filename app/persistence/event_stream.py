@@ -149,6 +149,12 @@ def committed(client: redis.Redis, symbol: str) -> int:
     return int(sequence or 0)
 
 
+def rebuilt(client: redis.Redis, symbol: str) -> str:
+    """When the book was made, as it says; empty where it does not."""
+    when: Any = client.hget(book_keys(symbol).book, "rebuilt")
+    return str(when or "")
+
+
 def note_committed(client: redis.Redis, symbol: str, sequence: int) -> None:
     """Let the book know how far it is committed, if there is a book; it never goes back."""
     client.eval(_NOTE_COMMITTED, 1, book_keys(symbol).book, COMMITTED, str(sequence))

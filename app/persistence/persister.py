@@ -172,7 +172,7 @@ class Persister:
         try:
             position, rules = catch_up(self._client, connection, instrument)
         except Halted as halted:
-            self._halt(halted.halt)
+            self._halt(halted.halt, halted.judged)
             return
         self.positions[symbol] = position
         self._floors.raise_to(book_keys(symbol).book, position)
@@ -272,13 +272,13 @@ class Persister:
         """Catch up with this instrument before anything more of it is read."""
         self.positions.pop(symbol, None)
 
-    def _halt(self, halt: Halt) -> None:
+    def _halt(self, halt: Halt, judged: str = "") -> None:
         symbol = halt.instrument
         if self.halted.get(symbol) != halt:
             log.error("instrument is not persisted any more", extra=msgspec.structs.asdict(halt))
         self.halted[symbol] = halt
         self._recheck_at[symbol] = time.monotonic() + RECHECK_EVERY_S
-        halts.announce(self._client, halt)
+        halts.announce(self._client, halt, judged)
         position = self.positions.pop(symbol, None)
         if position is not None:
             event_stream.seek(self._client, symbol, position)

@@ -158,7 +158,9 @@ class Rebuild:
                 self._connection.execute("SELECT pg_advisory_unlock(%s)", (LOCK_ID,))
 
     def _one(self, instrument: Instrument) -> Outcome:
-        symbol = instrument.symbol
+        symbol, listing = instrument.symbol, msgspec.json.encode(instrument).decode()
+        # As a start of the API does. Where somebody has damaged it, the persister waits for it.
+        self._client.hset(INSTRUMENTS, symbol, listing)
         try:
             return self._decide(instrument, book_history.positions(self._connection)[symbol])
         except book_history.BROKEN as error:
@@ -178,8 +180,9 @@ class Rebuild:
             self._let_go(instrument)
             return _outcome(state, "nothing to do")
         halt = halts.announced(self._client, symbol)
-        lost = halt is not None and halt.code == ACKNOWLEDGED_LOST
-        what = f"rebuilt, without what was lost: {halt.detail}" if halt and lost else "rebuilt"
+        what = "rebuilt"
+        if halt is not None and halt.acknowledged > position:
+            what += f", without {position + 1} to {halt.acknowledged}, which clients were told of"
         return self._replace(instrument, state, seen.sequence or 0, what)
 
     def _is_whole(self, state: BookState, seen: Seen) -> bool:
@@ -243,8 +246,8 @@ class Rebuild:
         """What was lost is nowhere: the book that is there is the best that there is."""
         state = read_book(self._client, symbol)
         halts.withdraw(self._client, symbol)
-        text = f"open again without what was lost from sequence {halt.sequence} on: {halt.detail}"
-        return _outcome(state, text)
+        first, last = halt.sequence, halt.acknowledged
+        return _outcome(state, f"open again, without {first} to {last}, which clients were told of")
 
     # Building
 
@@ -274,11 +277,8 @@ class Rebuild:
             yield from chunk
 
     def _let_go(self, instrument: Instrument) -> None:
-        """The book is whole: make it known to every process, as a listing does, and withdraw what
-        was said against it.
-        """
-        symbol, listing = instrument.symbol, msgspec.json.encode(instrument).decode()
-        self._client.hset(INSTRUMENTS, symbol, listing)
+        """The book is whole: withdraw what was said against it."""
+        symbol = instrument.symbol
         halt = halts.announced(self._client, symbol)
         if halt is not None and halt.code in halts.FENCING:
             halts.withdraw(self._client, symbol)

@@ -24,7 +24,7 @@ from tests.venue import SYMBOL
 
 Fields = dict[str, str]
 
-TAPE_LENGTH = 1_200
+TAPE_LENGTH = 900
 SETS = ("bids", "asks", "buy_stops", "sell_stops", "owners", "expiries")
 AT_ONCE = 40
 """Commands between two looks at the whole book."""

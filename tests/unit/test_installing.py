@@ -2,7 +2,10 @@
 over a book that has gone on.
 """
 
+import random
 from collections.abc import Iterator
+from itertools import islice
+from typing import Any
 
 import fakeredis
 import pytest
@@ -17,7 +20,10 @@ from app.engine.executor import DirectExecutor
 from app.engine.installing import CHUNK, Building, Use
 from app.engine.keys import book_keys, rebuild_keys
 from app.engine.layout import first_difference, read_book
+from tests import tapes
+from tests.differential import KINDS, PipelinedVenue, Tape
 from tests.reference import START_US
+from tests.unit.test_book_state import history
 from tests.venue import SYMBOL, TTL_S
 
 KEYS, BUILT = book_keys(SYMBOL), rebuild_keys(SYMBOL)
@@ -130,3 +136,40 @@ def test_the_persister_goes_on_behind_it(client: Redis, books: Books) -> None:
     (group,) = client.xinfo_groups(KEYS.events)  # type: ignore[misc]
     assert (group["name"], group["last-delivered-id"]) == (b"persister", b"3-0")
     assert client.hget(KEYS.book, "committed") == b"3"
+
+
+def test_a_book_goes_on_from_anywhere(client: Redis) -> None:
+    """Also from between a command and the stops that it triggered, as far as Postgres had come:
+    they are carried out by the next sweep, and what is played then leads to what the model says.
+    """
+    tape, rng = Tape(7 * KINDS, 600, low_limits=True), random.Random(3)
+    events = history()
+    waiting = [number for number in range(len(events)) if events[number][1]["type"] == "trigger"]
+    for end in sorted({*rng.sample(range(len(events)), 7), *rng.sample(waiting, 4)}):
+        state = BookState.empty(SYMBOL, Rules())
+        for sequence, fields in events[:end]:
+            state.apply(sequence, fields)
+        client.flushall()
+        venue = PipelinedVenue(client, tape.scripts())
+        if end:
+            built(client, state).install(venue.books, replaces=0)
+        waited, is_open = state.next_triggered(), state.rules.status == "open"
+        venue.books.sweep(SYMBOL)
+        venue.apply_all(list(islice(tapes.commands(end, 60), 60)))
+        told = follow(client, state)
+        if waited and is_open:
+            assert told[0][1]["type"] == "trigger"
+        assert first_difference(client, state) is None
+
+
+def follow(client: Redis, state: BookState) -> list[tuple[int, dict[str, str]]]:
+    """Lets the state follow what the stream has beyond it; returns that."""
+    entries: Any = client.xrange(KEYS.events, f"({state.sequence}-0", "+")
+    told = [
+        (int(entry_id.partition(b"-")[0]), {n.decode(): v.decode() for n, v in fields.items()})
+        for entry_id, fields in entries
+    ]
+    for sequence, fields in told:
+        state.apply(sequence, fields)
+    client.hset(KEYS.book, "time", str(state.time_us))
+    return told

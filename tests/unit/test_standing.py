@@ -141,6 +141,19 @@ def test_a_halt_that_is_withdrawn_lets_everybody_go_on(client: Redis) -> None:
     assert halts.announced(client, SYMBOL) is None
 
 
+def test_a_book_that_was_rebuilt_meanwhile_is_not_fenced_for_the_one_before(
+    client: Redis,
+) -> None:
+    process = Told(client)
+    traded(process)
+    halt = halts.Halt(SYMBOL, 4, "redis_behind", "at 3")
+    halts.announce(client, halt, judged=str(int(book_of(client)[b"rebuilt"]) - 1))
+    assert process.books.place(SYMBOL, order()).sequence == 4
+    halts.announce(client, halt, judged=book_of(client)[b"rebuilt"].decode())
+    with pytest.raises(Refused, match="book_behind"):
+        process.books.place(SYMBOL, order())
+
+
 def test_a_halt_for_what_cannot_be_stored_lets_cancels_pass(client: Redis) -> None:
     """Its history is right: a trader can still get out."""
     process = Told(client)
@@ -286,7 +299,7 @@ class TestFencing:
         known = Standing(int(book_of(client)[b"rebuilt"]), 7)
         halt = halts.announce_lost(client, SYMBOL, known)
         assert halt == halts.Halt(
-            SYMBOL, 4, "acknowledged_lost", "Redis is at 3, and 7 was acknowledged"
+            SYMBOL, 4, "acknowledged_lost", "Redis is at 3, and 7 was acknowledged", 7
         )
         assert halts.announced(client, SYMBOL) == halt
         assert book_of(client)[b"fenced"] == b"acknowledged_lost"
