@@ -14,7 +14,7 @@ TEST_PROCESSES ?= 3
 LUA_ASSEMBLED := $(VENV)/lua
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak sabotage check bench clean
+.PHONY: help run test faults soak soak-engine soak-faults sabotage check bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,10 +25,21 @@ run: $(STAMP) ## everything, on this machine; Ctrl-C stops it, the data stays in
 test: $(STAMP) ## the whole test suite, some files at a time
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
-soak: $(STAMP) ## the engine against the reference: a million commands, all short sequences; two hours
+faults: $(STAMP) ## two hundred kills and every other fault under load; four minutes
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
+
+soak: soak-engine soak-faults ## a million commands, all short sequences, two thousand kills; three hours
+
+soak-engine: $(STAMP)
 	@CROSSBOOK_TEST_COMMANDS=1000000 CROSSBOOK_TEST_SHARE=1 \
 	  $(BIN)/python -m pytest -rP -o faulthandler_timeout=0 -k "equal_the_reference or equals_the_reference" \
 	  tests/integration/test_engine_redis.py
+
+soak-faults: $(STAMP)
+	@CROSSBOOK_TEST_SOAK_KILLS=2000 CROSSBOOK_TEST_SOAK_S=3600 \
+	  $(BIN)/python -m pytest -rP -o faulthandler_timeout=0 -k soak tests/faults
+	@CROSSBOOK_TEST_CUTS=1000000 \
+	  $(BIN)/python -m pytest -rP -o faulthandler_timeout=0 -k cut_anywhere tests/faults
 
 sabotage: $(STAMP) ## puts defects into copies of the code and shows that the tests notice each
 	@$(BIN)/python -m tests.sabotage

@@ -169,7 +169,8 @@ def _taken(told: Iterable[Told], events: list[Event]) -> Iterable[Taken]:
             case ArmTimer(client) if (due := due_us(one)) is not None:
                 armed = timers[f"{client}|{due}"]
                 assert armed, f"no event says so: {one}"
-                yield Taken(one, armed[0], armed[0])
+                if len(armed) == 1:  # where time stands still, more may have the same due time
+                    yield Taken(one, armed[0], armed[0])
 
 
 def _is_book(document: Json, book: ReferenceBook, levels: int) -> bool:

@@ -253,10 +253,10 @@ class Books:
             return True
         if reply[:2] != _BOOK_CHANGED:
             return False
-        book, sequence = call.keys[0], int(reply[3])
+        book, rebuilt, sequence = call.keys[0], int(reply[2] or 0), int(reply[3])
         known = self.floors.of(book)
-        is_its_successor = self.floors.adopt(book, int(reply[2] or 0), sequence)
-        if is_its_successor and known.rebuilt and known.floor > sequence:
+        is_its_successor = self.floors.adopt(book, rebuilt, sequence)
+        if 0 < known.rebuilt < rebuilt and known.floor > sequence:
             lost = {"instrument": symbol_of(book), "acknowledged": known.floor, "is_at": sequence}
             log.error("a book was rebuilt without what was acknowledged", extra=lost)
         return is_its_successor

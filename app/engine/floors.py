@@ -129,8 +129,9 @@ class Floors:
         before the one that is known: then it is not that one's successor.
         """
         known = self.of(book)
-        if rebuilt < known.rebuilt:
-            return False
+        if rebuilt <= known.rebuilt:
+            # Somebody else has adopted it meanwhile, and may have raised its floor.
+            return rebuilt == known.rebuilt
         # The first time that it is asked, what is known comes from elsewhere and still holds.
         self._own.put(book, Standing(rebuilt, sequence if known.rebuilt else known.floor))
         return True

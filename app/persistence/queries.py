@@ -37,7 +37,7 @@ STATEMENT_TIMEOUT_MS: Final = 3_000
 READ_PATIENCE_S: Final = 4.0
 """For an answer; longer than the above, which Postgres keeps itself unless it is frozen."""
 UNSENT_TIMEOUT_MS: Final = 5_000
-RECONNECT_FOR_S: Final = 2.0
+RECONNECT_FOR_S: Final = 0.5
 """How long the pool tries by itself, with ever longer pauses; afterwards each call makes it try at
 once, so a short time means a quick recovery."""
 WARN_EVERY_S: Final = 10.0

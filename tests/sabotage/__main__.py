@@ -21,6 +21,7 @@ COPIED = ("app", "lua", "tests", "pyproject.toml", "redis.conf")
 
 SUITE = (
     "tests/integration/test_engine_redis.py::test_answers_events_and_book_equal_the_reference",
+    "tests/unit/test_standing.py",
     "tests/unit/test_engine.py",
     "tests/unit/test_reference_stops.py",
     "tests/unit/test_reference_self_trade.py",
@@ -29,7 +30,6 @@ SUITE = (
     "tests/unit/test_reference.py",
     "tests/unit/test_scripts.py",
     "tests/unit/test_executor_groups.py",
-    "tests/unit/test_standing.py",
     "tests/unit/test_auditing.py",
     "tests/unit/test_installing.py",
     "tests/unit/test_book_state.py",

@@ -855,8 +855,8 @@ COMMANDS = (
     _lua(
         "what was given up is carried out",
         "lib/standing",
-        "book.now_us > ARGV[3] then",
-        "book.now_us > ARGV[3] .. '0' then",
+        "ARGV[3] ~= '' and book.now_us",
+        "ARGV[3] == '-' and book.now_us",
         "promise: no time-out turns into a second order",
     ),
     Mutation(

@@ -350,6 +350,14 @@ class TestFloors:
         assert second.of("b") == (20, 6)
         assert not first.adopt("b", 10, 9)
 
+    def test_who_learns_of_a_book_late_lowers_nothing(self) -> None:
+        """Two callers of a process had sent their commands before either knew the book."""
+        own = Floors()
+        assert own.adopt("b", 10, 5)
+        own.raise_to("b", 7)
+        assert own.adopt("b", 10, 6)
+        assert own.of("b") == (10, 7)
+
     def test_a_floor_never_sinks(self) -> None:
         own = Floors()
         for sequence, floor in ((3, 3), (2, 3), (4, 4)):

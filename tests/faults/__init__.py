@@ -1,0 +1,1 @@
+"""Whatever fails, nothing acknowledged is lost and nothing happens twice: faults under load."""
