@@ -115,7 +115,7 @@ def _verify(settings: Settings, arguments: argparse.Namespace) -> int:
     wanted = {"full": arguments.full, "symbols": arguments.instrument}
     try:
         with opened_stores(settings) as stores:
-            ttl_s = settings.idempotency_ttl_s
+            ttl_s = stores.idempotency_ttl_s or settings.idempotency_ttl_s
             report = verify(stores.redis_url, stores.database_url, ttl_s, **wanted)
     except (UnknownSymbol, redis.RedisError, psycopg.Error) as error:
         return _say(error, EXIT_FAILED)
@@ -138,12 +138,12 @@ def _rebuild(settings: Settings, arguments: argparse.Namespace) -> int:
     wish = Wish(
         tuple(arguments.instrument),
         discard_newer=arguments.discard_newer,
-        only_if_empty=arguments.if_empty,
+        only_lost=arguments.if_empty,
     )
     is_well = True
     try:
         with opened_stores(settings) as stores:
-            ttl_s = settings.idempotency_ttl_s
+            ttl_s = stores.idempotency_ttl_s or settings.idempotency_ttl_s
             for outcome in rebuild(stores.redis_url, stores.database_url, ttl_s, wish):
                 print(outcome.line(), flush=True)
                 is_well &= outcome.is_well
@@ -159,9 +159,7 @@ def _rebuild_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also where that gives up events of a halted book that Postgres has not",
     )
-    parser.add_argument(
-        "--if-empty", action="store_true", help="only where Redis holds no book at all"
-    )
+    parser.add_argument("--if-empty", action="store_true", help="only books that Redis lost whole")
 
 
 def _snapshot(settings: Settings, arguments: argparse.Namespace) -> int:

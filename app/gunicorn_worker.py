@@ -144,7 +144,8 @@ class Waiting(gevent.Timeout):
 
     def end_if_idle(self) -> None:
         """End it as if its time were over, unless it is over or has just begun. To be called by
-        gevent's hub, so that no request comes between the look and the end.
+        gevent's hub, so that no request is begun between the look and the end. One that arrives at
+        that very moment is not read, and so not carried out.
         """
         if self in self._among and monotonic() - self._since > IDLE_S:
             self._greenlet.throw(self)

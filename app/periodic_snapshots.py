@@ -6,6 +6,7 @@ never ends anything but itself, and whatever fails is tried again with the next 
 import logging
 import threading
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 import psycopg
@@ -18,6 +19,7 @@ log: Final = logging.getLogger("crossbook.snapshots")
 SNAPSHOT_EVERY_EVENTS: Final = 50_000
 """Of an instrument; so many are applied in a few seconds."""
 LOOK_EVERY_S: Final = 10.0
+AFTER_FAILURE_S: Final = 600.0
 TIMEOUT_S: Final = 900.0
 """Of one process; a million open orders take minutes on a small machine."""
 
@@ -41,30 +43,39 @@ class PeriodicSnapshots:
         self._database_url = database_url
         self._connect = connect
         self._every_events = every_events
+        self._not_before: dict[str, float] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Look and take until `stop` is set."""
         while not stop.wait(LOOK_EVERY_S):
             try:
                 self.step()
-            except (SnapshotFailed, psycopg.Error, OSError) as error:
+            except (psycopg.Error, OSError) as error:
                 # An outage of Postgres is the persister's to tell.
                 is_away = isinstance(error, psycopg.OperationalError)
                 level = logging.DEBUG if is_away else logging.WARNING
                 log.log(level, "no snapshot now", extra={"why": str(error).strip()})
 
     def step(self) -> list[str]:
-        """Take what is due; returns the symbols.
+        """Take what is due, each by itself; returns the symbols of those that were taken.
 
         Raises:
-            SnapshotFailed; psycopg.Error: Postgres is away.
+            psycopg.Error: Postgres is away.
         """
-        symbols = self._due()
-        if symbols:
-            taken = take(symbols, self._database_url, TIMEOUT_S)
+        taken = []
+        for symbol in self._due():
+            if monotonic() < self._not_before.get(symbol, 0.0):
+                continue
+            try:
+                taken += take([symbol], self._database_url, TIMEOUT_S)
+            except SnapshotFailed as error:
+                # Not again with every look: to find that out takes as long as a snapshot.
+                self._not_before[symbol] = monotonic() + AFTER_FAILURE_S
+                log.warning("no snapshot", extra={"instrument": symbol, "why": str(error)})
+        if taken:
             told = {one["instrument"]: one["sequence"] for one in taken}
             log.info("snapshots taken", extra={"sequences": told})
-        return symbols
+        return [one["instrument"] for one in taken]
 
     def _due(self) -> list[str]:
         with self._connect(self._database_url) as connection:

@@ -53,7 +53,7 @@ def run(settings: Settings) -> int:
 def _start_all(settings: Settings, supervisor: Supervisor) -> None:
     redis_url, redis_shell = _redis(settings, supervisor)
     database_url, postgres_shell = _postgres(settings, supervisor)
-    stores = Stores(redis_url, database_url)
+    stores = Stores(redis_url, database_url, settings.idempotency_ttl_s)
     publish(settings.data_dir, stores)
     _migrate(stores)
     _rebuild(settings, stores, supervisor)
@@ -113,10 +113,10 @@ def _migrate(stores: Stores) -> None:
 
 
 def _rebuild(settings: Settings, stores: Stores, supervisor: Supervisor) -> None:
-    """Books that Postgres remembers, where Redis holds none at all: its disk was lost."""
+    """Books that Postgres remembers and Redis lost whole, as when its disk was lost."""
     from app.persistence.rebuild import AWAY, RebuildRefused, Wish, rebuild  # noqa: PLC0415
 
-    wish, ttl_s = Wish(only_if_empty=True), settings.idempotency_ttl_s
+    wish, ttl_s = Wish(only_lost=True), settings.idempotency_ttl_s
     outcomes = []
     try:
         for outcome in rebuild(stores.redis_url, stores.database_url, ttl_s, wish):

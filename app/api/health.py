@@ -40,7 +40,7 @@ def health_blueprint(reads: BookReads, queries: Queries) -> Blueprint:
 
     @blueprint.get("/metrics")
     def scrape() -> Response:
-        return Response(metrics.page(reads), content_type=METRICS_TYPE)
+        return Response(metrics.page(reads, queries), content_type=METRICS_TYPE)
 
     return blueprint
 
@@ -55,6 +55,7 @@ def _redis_checks(reads: BookReads) -> dict[str, Check]:
         lag = max(reads.lags(symbols).values(), default=0)
         crowded = reads.crowded(symbols)
         halted, is_swept = reads.halted(), reads.is_swept()
+        read_only = reads.why_read_only()
     except EngineUnavailable as error:
         logger.warning("Redis is away", extra={"error": repr(error)})
         away: Check = {"ok": False, "detail": "Redis does not answer now"}
@@ -65,7 +66,7 @@ def _redis_checks(reads: BookReads) -> dict[str, Check]:
             "persister": {**away, "halted": {}, "crowded": []},
         }
     return {
-        "redis": {"ok": True},
+        "redis": _redis_check(read_only),
         "books": {"ok": bool(symbols) and not missing, "listed": len(symbols), "missing": missing},
         "sweeper": {"ok": is_swept},
         "persister": {
@@ -75,6 +76,12 @@ def _redis_checks(reads: BookReads) -> dict[str, Check]:
             "crowded": crowded,
         },
     }
+
+
+def _redis_check(read_only: str | None) -> Check:
+    if read_only is None:
+        return {"ok": True}
+    return {"ok": False, "detail": f"Redis takes no writes now: {read_only}"}
 
 
 def _postgres_check(queries: Queries) -> Check:

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from app.engine.executor import EngineUnavailable
 from app.engine.reads import BookReads
+from app.persistence.queries import DatabaseUnavailable, Queries
 
 LATENCY_BUCKETS_S = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
@@ -27,6 +28,23 @@ ORDER_LATENCY = Histogram(
 )
 
 
+class StoreCollector(Collector):
+    """Whether Postgres answers at the moment of the scrape."""
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """One gauge."""
+        up = GaugeMetricFamily("crossbook_postgres_up", "1 if Postgres answered this scrape")
+        try:
+            self._queries.ping()
+            up.add_metric([], 1)
+        except DatabaseUnavailable:
+            up.add_metric([], 0)
+        yield up
+
+
 class BookCollector(Collector):
     """What the books say at the moment of the scrape: their depth and the persister's lag."""
 
@@ -34,7 +52,7 @@ class BookCollector(Collector):
         self._reads = reads
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Depth for each instrument and side, lag for each instrument, and what is halted."""
+        """Depth for each instrument and side, lag for each instrument, and what is wrong."""
         up = GaugeMetricFamily("crossbook_redis_up", "1 if Redis answered this scrape")
         depth = GaugeMetricFamily(
             "current_orderbook_depth", "Resting orders", labels=["instrument", "side"]
@@ -49,6 +67,14 @@ class BookCollector(Collector):
             "1 for each instrument that takes no orders because something is wrong, and why",
             labels=["instrument", "code"],
         )
+        crowded = GaugeMetricFamily(
+            "crossbook_instrument_crowded",
+            "1 for each instrument that takes no orders because memory is short",
+            labels=["instrument"],
+        )
+        swept = GaugeMetricFamily(
+            "crossbook_sweeper_up", "1 if timers and expiries are looked after"
+        )
         try:
             symbols = [instrument.symbol for instrument in self._reads.instruments()]
             for symbol, (bids, asks) in self._reads.depths(symbols).items():
@@ -58,13 +84,16 @@ class BookCollector(Collector):
                 lag.add_metric([symbol], events)
             for symbol, halt in self._reads.halted().items():
                 halted.add_metric([symbol, str(halt.get("code"))], 1)
+            for symbol in self._reads.crowded(symbols):
+                crowded.add_metric([symbol], 1)
+            swept.add_metric([], int(self._reads.is_swept()))
             up.add_metric([], 1)
         except EngineUnavailable:
             up.add_metric([], 0)
-        yield from (up, depth, lag, halted)
+        yield from (up, depth, lag, halted, crowded, swept)
 
 
-def page(reads: BookReads) -> bytes:
+def page(reads: BookReads, queries: Queries) -> bytes:
     """The exposition text of all metrics of all processes."""
     registry = CollectorRegistry()
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
@@ -72,4 +101,5 @@ def page(reads: BookReads) -> bytes:
     else:
         registry.register(REGISTRY)
     registry.register(BookCollector(reads))
+    registry.register(StoreCollector(queries))
     return generate_latest(registry)

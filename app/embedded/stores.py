@@ -27,10 +27,13 @@ FILE_NAME: Final = "stores.json"
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The two URLs."""
+    """The two URLs; and the time to live of idempotency keys that an `up` on this folder runs with,
+    0 where that is not known.
+    """
 
     redis_url: str
     database_url: str
+    idempotency_ttl_s: int = 0
 
     def environment(self) -> Mapping[str, str]:
         """As variables for a child process."""
@@ -42,7 +45,7 @@ def find_stores(settings: Settings) -> Stores:
     Raises ConfigurationError if neither knows.
     """
     redis_url = settings.redis_url or _running("REDIS_URL", settings).redis_url
-    return Stores(redis_url, find_database_url(settings))
+    return Stores(redis_url, find_database_url(settings), _published_ttl_s(settings))
 
 
 def find_database_url(settings: Settings) -> str:
@@ -92,7 +95,21 @@ def _started(settings: Settings, servers: ExitStack) -> Stores:
     servers.enter_context(DataDirLock(settings.data_dir))
     redis_url = settings.redis_url or _run(EmbeddedRedis(settings.data_dir), servers)
     database_url = settings.database_url or _run(EmbeddedPostgres(settings.data_dir), servers)
-    return Stores(redis_url, database_url)
+    return Stores(redis_url, database_url, _published_ttl_s(settings))
+
+
+def _published_ttl_s(settings: Settings) -> int:
+    """Of servers of somebody else's the environment tells it."""
+    if settings.redis_url:
+        return 0
+    try:
+        return Stores(**json.loads(_file(settings).read_text(encoding="utf-8"))).idempotency_ttl_s
+    except (OSError, ValueError, TypeError):
+        return 0
+
+
+def _file(settings: Settings) -> Path:
+    return settings.data_dir / FILE_NAME
 
 
 def _run(server: EmbeddedRedis | EmbeddedPostgres, servers: ExitStack) -> str:

@@ -60,10 +60,12 @@ class Crowding:
             keys = book_keys(symbol)
             pipe.memory_usage(keys.events)
             pipe.hget(keys.book, "crowded")
-        memory, *found = pipe.execute()
+        memory, *found = pipe.execute(raise_on_error=False)
         share = _share(memory)
         for symbol, size, mark in zip(some, found[::2], found[1::2], strict=True):
-            self._mark(symbol, size or 0, share, is_marked=mark is not None)
+            # A book whose keys somebody has damaged keeps no other from its turn.
+            if not isinstance(size, redis.RedisError) and not isinstance(mark, redis.RedisError):
+                self._mark(symbol, size or 0, share, is_marked=mark is not None)
 
     def _turn(self, symbols: Sequence[str]) -> Sequence[str]:
         if self._next >= len(symbols):
@@ -87,6 +89,8 @@ class Crowding:
         log.warning(words, extra=details)
 
 
-def _share(memory: dict[str, Any]) -> float:
+def _share(memory: dict[str, Any] | redis.RedisError) -> float:
+    if isinstance(memory, redis.RedisError):
+        raise memory
     limit = int(memory.get("maxmemory", 0))
     return int(memory["used_memory"]) / limit if limit else 0.0

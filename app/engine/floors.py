@@ -82,7 +82,8 @@ class Column:
         place = self._places.get(book)
         if place is None:
             place = self._places[book] = self._find(book)
-        self._words[place + 1], self._words[place + 2] = standing
+        # The floor first: between the two stores it may sink, and never be one of another book.
+        self._words[place + 2], self._words[place + 1] = standing.floor, standing.rebuilt
         self._words[place] = _name(book)
 
     def _find(self, book: str) -> int:
@@ -169,5 +170,5 @@ def use(floors: Floors) -> None:
 
 
 def current() -> Floors:
-    """Those of this process; of its own alone unless `use` has said otherwise."""
+    """Those that `use` named; where it was not called, as outside gunicorn, new ones."""
     return _of_this_process[0] if _of_this_process else Floors()

@@ -8,7 +8,7 @@ accepted now would be lost when it is rebuilt.
 """
 
 import logging
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 import redis
@@ -35,18 +35,19 @@ CODES: Final = {
 FOUND_BEFORE_READING: Final = frozenset(
     {"instrument_unreadable", "instrument_differs", "postgres_behind", "redis_behind", "diverged"}
 )
-FENCING: Final = frozenset({"redis_behind", "diverged", "acknowledged_lost"})
+ACKNOWLEDGED_LOST: Final = "acknowledged_lost"
+FENCING: Final = frozenset({"redis_behind", "diverged", ACKNOWLEDGED_LOST})
 """Codes by which the book itself is wrong."""
 
 # Each in one step, so that a book that is lost in between leaves no hash that has nothing but
 # these fields. The scripts look at `suspended`, and at `rebuilt`; `fenced` is for the reader.
 _HALT: Final = """
-local book = redis.call('HMGET', KEYS[1], 'schema', 'rebuilt')
+local book = redis.call('HMGET', KEYS[1], 'schema', 'rebuilt', 'fenced')
 if not book[1] or (ARGV[3] ~= '' and book[2] ~= ARGV[3]) then
   return
 end
 redis.call('HSET', KEYS[1], 'suspended', ARGV[1])
-if ARGV[2] == '1' then
+if ARGV[2] == '1' and book[3] ~= 'acknowledged_lost' then
   redis.call('HSET', KEYS[1], 'fenced', ARGV[1], 'rebuilt', 'fenced')
 end
 """
@@ -57,16 +58,23 @@ if not book[1] or not rebuilt or rebuilt > known
   or (rebuilt == known and tonumber(book[3]) >= tonumber(ARGV[3])) then
   return false
 end
-redis.call('HSET', KEYS[1], 'suspended', ARGV[1], 'fenced', ARGV[1], 'rebuilt', 'fenced')
+if ARGV[4] == '1' then
+  redis.call('HSET', KEYS[1], 'suspended', ARGV[1], 'fenced', ARGV[1], 'rebuilt', 'fenced')
+end
 return book[3]
 """
-# A book that was fenced is as good as rebuilt: whoever knew it has to look at it anew.
+# A book that was fenced is as good as rebuilt: whoever knew it has to look at it anew. Only an
+# operator takes away a fence that ARGV 1 names.
 _WITHDRAW: Final = """
+if redis.call('HGET', KEYS[1], 'fenced') == ARGV[1] then
+  return 0
+end
 if redis.call('HDEL', KEYS[1], 'fenced') == 1 then
   local now = redis.call('TIME')
   redis.call('HSET', KEYS[1], 'rebuilt', now[1] .. string.format('%06d', now[2]))
 end
 redis.call('HDEL', KEYS[1], 'suspended')
+return 1
 """
 
 
@@ -85,9 +93,12 @@ class Halt(msgspec.Struct, frozen=True, omit_defaults=True):
 def announce(client: redis.Redis, halt: Halt, judged: str = "") -> None:
     """Make it known to whoever looks, and stop trading in the instrument: what is accepted now
     might never be written down. `judged` is `rebuilt` of the book that was found wrong, empty for
-    whichever is there: one that has been rebuilt meanwhile is left alone.
+    whichever is there: one that has been rebuilt meanwhile is left alone. What the API has found
+    lost is not replaced: it says more.
     """
-    client.hset(HALTED, halt.instrument, msgspec.json.encode(halt).decode())
+    known = announced(client, halt.instrument)
+    if known is None or known.code != ACKNOWLEDGED_LOST:
+        client.hset(HALTED, halt.instrument, msgspec.json.encode(halt).decode())
     is_fencing = "1" if halt.code in FENCING else ""
     client.eval(_HALT, 1, book_keys(halt.instrument).book, halt.code, is_fencing, judged)
 
@@ -96,14 +107,16 @@ def announce_lost(client: redis.Redis, symbol: str, known: Standing) -> Halt | N
     """Fence a book that is below what is known of it; None where it is not any more, or is fenced
     already.
     """
-    code, book = "acknowledged_lost", book_keys(symbol).book
-    answer = client.eval(_FENCE_IF_BEHIND, 1, book, code, str(known.rebuilt), str(known.floor))
-    if answer is None:
+    code, book = ACKNOWLEDGED_LOST, book_keys(symbol).book
+    fence = (_FENCE_IF_BEHIND, 1, book, code, str(known.rebuilt), str(known.floor))
+    sequence: Any = client.eval(*fence, "")
+    if sequence is None:
         return None
-    sequence = int(cast(Any, answer))
-    detail = f"Redis is at {sequence}, and {known.floor} was acknowledged"
-    halt = Halt(symbol, sequence + 1, code, detail, known.floor)
+    detail = f"Redis is at {int(sequence)}, and {known.floor} was acknowledged"
+    halt = Halt(symbol, int(sequence) + 1, code, detail, known.floor)
+    # Said before it is done: cut short in between, the next command finds the book still behind.
     client.hset(HALTED, symbol, msgspec.json.encode(halt).decode())
+    client.eval(*fence, "1")
     return halt
 
 
@@ -129,8 +142,21 @@ def announced(client: redis.Redis, symbol: str) -> Halt | None:
         return None
 
 
-def withdraw(client: redis.Redis, symbol: str) -> None:
-    """Let the instrument be traded again, and make it known that it is persisted."""
+def withdraw(client: redis.Redis, symbol: str) -> bool:
+    """Let the instrument be traded again, and make it known that it is persisted; False where the
+    API has found what only an operator may give up.
+    """
+    return _withdraw(client, symbol, ACKNOWLEDGED_LOST)
+
+
+def give_up_lost(client: redis.Redis, symbol: str) -> None:
+    """As `withdraw`, by an operator's word, whatever was found."""
+    _withdraw(client, symbol, "")
+
+
+def _withdraw(client: redis.Redis, symbol: str, kept: str) -> bool:
     # The marks go first: cut short between the two, the next start finds what is left to do.
-    client.eval(_WITHDRAW, 1, book_keys(symbol).book)
+    if client.eval(_WITHDRAW, 1, book_keys(symbol).book, kept) == 0:
+        return False
     client.hdel(HALTED, symbol)
+    return True

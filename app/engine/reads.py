@@ -62,6 +62,25 @@ class BookReads:
         """Raises EngineUnavailable where Redis does not answer."""
         self._call("PING")
 
+    def time_us(self) -> int:
+        """Redis's clock, µs since 1970."""
+        seconds, micros = self._call("TIME")
+        return int(seconds) * 1_000_000 + int(micros)
+
+    def why_read_only(self) -> str | None:
+        """Why Redis takes no writes at present: its file cannot be written, its memory is full, or
+        it is a replica. None where it takes them.
+        """
+        found: dict[str, Any] = self._call("INFO")
+        if found.get("role") == "slave":
+            return "it is a replica"
+        if found.get("aof_last_write_status", "ok") != "ok":
+            return "its append-only file cannot be written"
+        memory_max = int(found.get("maxmemory", 0))
+        if memory_max and int(found.get("used_memory", 0)) > memory_max:
+            return "its memory is full"
+        return None
+
     def instrument(self, symbol: str) -> Instrument | None:
         """One listed instrument.
 

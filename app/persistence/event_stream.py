@@ -75,15 +75,23 @@ def listed_instruments(client: redis.Redis) -> dict[str, str]:
 def open_group(client: redis.Redis, symbol: str) -> GroupState:
     """Make the group unless it is there, and say where it stands."""
     stream = events_key(symbol)
+    _make_group(client, stream)
+    sequence: Any = client.hget(book_keys(symbol).book, "sequence")
+    last: Any = client.xrevrange(stream, count=1)
+    last_sequence = max(int(sequence or 0), _sequence(last[0][0]) if last else 0)
+    return GroupState(last_sequence, min(_undelivered(client, stream), _pending(client, stream)))
+
+
+def _make_group(client: redis.Redis, stream: str) -> None:
+    """Only where it is missing: a Redis whose memory is full refuses to look whether it is."""
+    groups: Any = client.xinfo_groups(stream) if client.exists(stream) else []
+    if any(group["name"] == PERSISTER_GROUP for group in groups):
+        return
     try:
         client.xgroup_create(stream, PERSISTER_GROUP, id="0", mkstream=True)
     except redis.ResponseError as error:
         if not str(error).startswith("BUSYGROUP"):
             raise
-    sequence: Any = client.hget(book_keys(symbol).book, "sequence")
-    last: Any = client.xrevrange(stream, count=1)
-    last_sequence = max(int(sequence or 0), _sequence(last[0][0]) if last else 0)
-    return GroupState(last_sequence, min(_undelivered(client, stream), _pending(client, stream)))
 
 
 def _undelivered(client: redis.Redis, stream: str) -> int:
@@ -149,15 +157,27 @@ def committed(client: redis.Redis, symbol: str) -> int:
     return int(sequence or 0)
 
 
+NO_BOOK: Final = "none"
+"""Instead of when a book was made: whichever is made meanwhile is another one."""
+
+
 def rebuilt(client: redis.Redis, symbol: str) -> str:
-    """When the book was made, as it says; empty where it does not."""
-    when: Any = client.hget(book_keys(symbol).book, "rebuilt")
-    return str(when or "")
+    """When the book was made, as it says; empty where it does not, NO_BOOK where there is none."""
+    book: Any = client.hmget(book_keys(symbol).book, ["schema", "rebuilt"])
+    schema, when = book
+    return str(when or "") if schema else NO_BOOK
 
 
 def note_committed(client: redis.Redis, symbol: str, sequence: int) -> None:
-    """Let the book know how far it is committed, if there is a book; it never goes back."""
-    client.eval(_NOTE_COMMITTED, 1, book_keys(symbol).book, COMMITTED, str(sequence))
+    """Let the book know how far it is committed, if there is a book; it never goes back. Where
+    memory is full it hears of it later: what makes room must not wait for it.
+    """
+    try:
+        client.eval(_NOTE_COMMITTED, 1, book_keys(symbol).book, COMMITTED, str(sequence))
+    except redis.ResponseError as error:
+        # redis-py knows the word of Redis 7, at the beginning, and takes it off.
+        if not isinstance(error, redis.OutOfMemoryError) and "OOM" not in str(error):
+            raise
 
 
 def drop(
@@ -169,13 +189,13 @@ def drop(
     """
     keys = book_keys(symbol)
     pipe = client.pipeline(transaction=False)
-    pipe.eval(_NOTE_COMMITTED, 1, keys.book, COMMITTED, str(sequences[-1]))
     for numbers in _chunks(over):
         pipe.hdel(keys.orders, *(f"{number:0{NUMBER_DIGITS}d}" for number in numbers))
     if keep_from > 1:
         pipe.xtrim(keys.events, minid=f"{keep_from}-0", approximate=True)
     for acknowledged in _chunks(sequences):
         pipe.xack(keys.events, PERSISTER_GROUP, *(f"{n}-0" for n in acknowledged))
+    note_committed(client, symbol, sequences[-1])
     pipe.execute()
 
 

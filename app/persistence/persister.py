@@ -183,7 +183,7 @@ class Persister:
 
     def _reconsider_halt(self, symbol: str, position: int) -> None:
         """Withdraw the halt, perhaps an earlier persister's, unless only reading can tell."""
-        known = self.halted.get(symbol) or halts.announced(self._client, symbol)
+        known = halts.announced(self._client, symbol) or self.halted.get(symbol)
         if known and known.code not in FOUND_BEFORE_READING and known.sequence > position:
             self.halted[symbol] = known
         else:
@@ -284,6 +284,6 @@ class Persister:
             event_stream.seek(self._client, symbol, position)
 
     def _withdraw_halt(self, symbol: str) -> None:
-        halts.withdraw(self._client, symbol)
-        if self.halted.pop(symbol, None):
+        is_withdrawn = halts.withdraw(self._client, symbol)
+        if self.halted.pop(symbol, None) and is_withdrawn:
             log.info("instrument is persisted again", extra={"instrument": symbol})

@@ -42,8 +42,6 @@ ANSWER_TIMEOUT_S: Final = 30.0
 US_PER_S: Final = 1_000_000
 AWAY: Final = (psycopg.Error, redis.RedisError, EngineUnavailable)
 """What a server that is away leads to, also in the middle; a rebuild may begin again any time."""
-ACKNOWLEDGED_LOST: Final = "acknowledged_lost"
-"""Code of a halt: clients were told of commands that are neither in Redis nor in Postgres."""
 
 
 class RebuildRefused(Exception):
@@ -87,12 +85,12 @@ def connect_redis(redis_url: str) -> redis.Redis:
 
 class Wish(NamedTuple):
     """What a rebuild is asked for: these symbols, or all; whether events of halted books that
-    Postgres has not may be given up; whether only a Redis without any book is looked at.
+    Postgres has not may be given up; whether only books that are lost whole are looked at.
     """
 
     symbols: Collection[str] = ()
     discard_newer: bool = False
-    only_if_empty: bool = False
+    only_lost: bool = False
 
 
 def rebuild(
@@ -106,17 +104,19 @@ def rebuild(
     """
     client = connect_redis(redis_url)
     with client, connect(database_url, "rebuild") as connection:
-        if not wish.only_if_empty or is_without_books(client, connection):
+        lost = lost_books(client, connection) if wish.only_lost else []
+        if lost or not wish.only_lost:
             run = Rebuild(client, connection, idempotency_ttl_s, discard_newer=wish.discard_newer)
-            yield from run.run(wish.symbols)
+            yield from run.run(lost or wish.symbols)
 
 
-def is_without_books(client: redis.Redis, connection: Connection) -> bool:
-    """Whether Redis holds nothing of what Postgres remembers: no listing, and no book."""
+def lost_books(client: redis.Redis, connection: Connection) -> list[str]:
+    """Instruments of which Postgres has events, and Redis no book at all: a Redis that lost its
+    disk, also where a rebuild of it was cut short.
+    """
     known = book_history.positions(connection)
-    if not any(known.values()) or client.exists(INSTRUMENTS):
-        return False
-    return not any(client.exists(book_keys(symbol).book) for symbol in known)
+    written = sorted(symbol for symbol, position in known.items() if position)
+    return [symbol for symbol in written if not client.exists(book_keys(symbol).book)]
 
 
 class Rebuild:
@@ -187,7 +187,10 @@ class Rebuild:
 
     def _is_whole(self, state: BookState, seen: Seen) -> bool:
         """Whether the book that was seen is this one, in every key."""
-        difference = first_difference(self._client, state)
+        try:
+            difference = first_difference(self._client, state)
+        except (ValueError, redis.ResponseError) as error:
+            difference = f"what cannot be read: {error!r}"
         if difference is None and not self._follows(state.symbol, state.sequence):
             difference = "its newest event"
         now = self._look(state.symbol)
@@ -214,8 +217,9 @@ class Rebuild:
         """Of a book that is beyond Postgres."""
         symbol, more = instrument.symbol, sequence - position
         halt = halts.announced(self._client, symbol)
-        follows = seen.schema == SCHEMA and self._follows(symbol, position)
-        if follows and seen.is_fenced and halt is not None and halt.code == ACKNOWLEDGED_LOST:
+        follows, is_ours = self._follows(symbol, position), seen.schema == SCHEMA
+        is_lost = halt is not None and halt.code == halts.ACKNOWLEDGED_LOST
+        if halt is not None and is_lost and follows and is_ours and seen.is_fenced:
             return self._reopen(symbol, halt)
         if self._discard_newer and (halt is not None or not follows):
             state = book_history.state_at(self._connection, symbol, position)
@@ -245,7 +249,7 @@ class Rebuild:
     def _reopen(self, symbol: str, halt: halts.Halt) -> Outcome:
         """What was lost is nowhere: the book that is there is the best that there is."""
         state = read_book(self._client, symbol)
-        halts.withdraw(self._client, symbol)
+        halts.give_up_lost(self._client, symbol)
         first, last = halt.sequence, halt.acknowledged
         return _outcome(state, f"open again, without {first} to {last}, which clients were told of")
 
@@ -261,7 +265,7 @@ class Rebuild:
         building.put_uses(uses)
         building.install(self._books, replaces)
         self._let_go(instrument)
-        halts.withdraw(self._client, state.symbol)
+        halts.give_up_lost(self._client, state.symbol)
         if uses.without_fingerprint:
             what += f", {uses.without_fingerprint} idempotency keys of an older version left out"
         log.info("book rebuilt", extra={"instrument": state.symbol, "sequence": state.sequence})
@@ -281,7 +285,7 @@ class Rebuild:
         symbol = instrument.symbol
         halt = halts.announced(self._client, symbol)
         if halt is not None and halt.code in halts.FENCING:
-            halts.withdraw(self._client, symbol)
+            halts.give_up_lost(self._client, symbol)
 
 
 class _Uses:

@@ -1372,6 +1372,49 @@ def test_what_the_api_found_lost_stays_lost(servers: Servers, tape: Tape) -> Non
     assert tape.client.hget(tape.keys.book, "rebuilt") == "fenced"
 
 
+def test_what_the_api_found_lost_outlives_a_halt_found_before(servers: Servers, tape: Tape) -> None:
+    """Rule: a newer copy of Redis took the place of one that was behind; it agrees with Postgres,
+    and still lacks what clients were told of.
+    """
+    tape.client.hset(tape.keys.book, mapping={"schema": "1", "sequence": "2", "rebuilt": "7"})
+    tape.sell()
+    tape.sell()
+    drain(servers.persister())
+    tape.client.hset(tape.keys.book, "sequence", "1")
+    entry: Any = tape.client.xrange(tape.keys.events, "2-0")
+    tape.client.xdel(tape.keys.events, "2-0")
+    one = servers.persister()
+    drain(one)
+    halted_with(one, tape, "redis_behind", 2)
+    tape.client.delete(tape.keys.events, HALTED)
+    tape.client.hset(tape.keys.book, mapping={"sequence": "2", "rebuilt": "7"})
+    tape.client.hdel(tape.keys.book, "fenced", "suspended")
+    tape.client.xadd(tape.keys.events, entry[0][1], "2-0")
+    lost = halts.announce_lost(tape.client, tape.symbol, Standing(rebuilt=7, floor=5))
+    one._recheck_at.clear()
+    drain(one)
+    assert tape.client.hget(tape.keys.book, "fenced") == "acknowledged_lost"
+    assert halts.announced(tape.client, tape.symbol) == lost
+
+
+def test_full_memory_does_not_keep_the_backlog_from_being_written(
+    servers: Servers, queries: Queries, tape: Tape
+) -> None:
+    """Rule: what makes room must not need room."""
+    tape.client.hset(tape.keys.book, "schema", "1")
+    tape.play(random.Random(38), 100)
+    drain(servers.persister())
+    tape.play(random.Random(39), 100)
+    tape.client.config_set("maxmemory", "1")
+    try:
+        drain(servers.persister())
+    finally:
+        tape.client.config_set("maxmemory", "0")
+    assert position(servers, tape) == 200
+    drain(servers.persister())  # the book hears of it now
+    persisted_once(servers, queries, tape)
+
+
 def forget(servers: Servers, symbol: str, after: int) -> None:
     """Postgres as it was when that event was the last; as if it never knew the book with 0."""
     with servers.connect() as connection:
@@ -1486,6 +1529,7 @@ def tables(servers: Servers) -> set[str]:
 def test_migrations_go_up_and_down(servers: Servers) -> None:
     """Rule: migrating twice changes nothing, rolling back leaves no table, and up again works."""
     expected = {"instruments", "events", "orders", "trades", "positions", "stream_positions"}
+    expected |= {"book_snapshots", "book_snapshot_parts"}
     migrations.migrate(servers.postgres.url)
     assert tables(servers) == expected
     try:

@@ -21,7 +21,7 @@ import pytest
 from app.embedded.stores import Stores
 from app.engine import halts
 from app.engine.halts import Halt
-from app.engine.keys import rebuild_keys
+from app.engine.keys import book_keys, rebuild_keys
 from app.engine.layout import read_book
 from app.persistence.rebuild import LOCK_ID, Wish
 from app.persistence.rebuild import rebuild as rebuilding
@@ -396,6 +396,47 @@ def test_a_book_that_lost_what_nobody_has_is_opened_again(
         assert held(system, symbol) == before
         assert halts.announced(system.redis, symbol) is None
     audit(system, symbol)
+
+
+@pytest.mark.parametrize(
+    ("key", "damage"),
+    [
+        ("bids", ("ZADD", "1", "junk")),
+        ("book", ("HSET", "00000000000001", "junk")),
+        ("client_order_ids", ("HSET", "x|y", "junk")),
+        ("owners", ("SET", "junk")),
+    ],
+)
+def test_a_book_with_junk_in_it_is_made_again(
+    system: System, key: str, damage: tuple[str, ...]
+) -> None:
+    """Whatever somebody wrote into it by hand."""
+    symbol = system.list_instrument()
+    system.api.placed(an_order(symbol))
+    system.settled()
+    before = held(system, symbol)
+    name = getattr(book_keys(symbol), key)
+    if damage[0] == "SET":
+        system.redis.delete(name)
+    system.redis.execute_command(damage[0], name, *damage[1:])
+    assert " rebuilt" in rebuilt(system, symbol)
+    assert held(system, symbol) == before
+
+
+def test_what_a_rebuild_that_was_cut_short_has_left_undone_is_done_by_the_next_start(
+    system: System,
+) -> None:
+    """Some books are there again, and the listing; one is not."""
+    whole, lost = system.list_instrument(), system.list_instrument()
+    for symbol in (whole, lost):
+        system.api.placed(an_order(symbol))
+    system.settled()
+    before = held(system, lost)
+    system.redis.delete(*book_keys(lost))
+    done = system.run("rebuild", "--if-empty")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [lost]
+    assert held(system, lost) == before
 
 
 def test_a_listing_that_was_damaged_is_whole_again_whatever_becomes_of_the_book(

@@ -436,6 +436,17 @@ class TestCrowding:
         Crowding(sweeper.connect(server.url), bytes_max=1).look(self.SYMBOLS)
         assert not venue.client.exists(book_keys("AAA-USD").book)
 
+    def test_damaged_book_keeps_no_other_from_its_turn(
+        self, server: EmbeddedRedis, venue: Venue
+    ) -> None:
+        for symbol in self.SYMBOLS:
+            venue.rest(venue.open(symbol))
+        venue.client.delete(book_keys("AAA-USD").book)
+        venue.client.set(book_keys("AAA-USD").book, "?")
+        Crowding(sweeper.connect(server.url), bytes_max=1).look(self.SYMBOLS)
+        for symbol in self.SYMBOLS[1:]:
+            assert venue.client.hexists(book_keys(symbol).book, "crowded")
+
     def test_a_sweeper_looks(self, server: EmbeddedRedis, venue: Venue) -> None:
         symbol = venue.open("AAA-USD")
         venue.client.hset(book_keys(symbol).book, "crowded", "9")

@@ -20,6 +20,7 @@ from app.engine.commands import Amendment, Cancel, Cancelled, NewOrder, OrderNum
 from app.engine.executor import DirectExecutor
 from app.engine.floors import BOOKS_MAX, Column, Floors, SharedMemory, Standing
 from app.engine.keys import HALTED, BookKeys, book_keys
+from app.persistence import event_stream
 
 SYMBOL: Final = "BTC-USD"
 KEYS: Final = book_keys(SYMBOL)
@@ -149,6 +150,8 @@ def test_a_book_that_was_rebuilt_meanwhile_is_not_fenced_for_the_one_before(
     halt = halts.Halt(SYMBOL, 4, "redis_behind", "at 3")
     halts.announce(client, halt, judged=str(int(book_of(client)[b"rebuilt"]) - 1))
     assert process.books.place(SYMBOL, order()).sequence == 4
+    halts.announce(client, halt, judged=event_stream.NO_BOOK)
+    assert process.books.place(SYMBOL, order()).sequence == 5
     halts.announce(client, halt, judged=book_of(client)[b"rebuilt"].decode())
     with pytest.raises(Refused, match="book_behind"):
         process.books.place(SYMBOL, order())
@@ -303,6 +306,19 @@ class TestFencing:
         )
         assert halts.announced(client, SYMBOL) == halt
         assert book_of(client)[b"fenced"] == b"acknowledged_lost"
+
+    def test_only_an_operator_gives_it_up(self, client: Redis) -> None:
+        """Not a persister, to which all looks well, and not by another halt that it has found."""
+        traded(Told(client))
+        known = Standing(int(book_of(client)[b"rebuilt"]), 7)
+        lost = halts.announce_lost(client, SYMBOL, known)
+        halts.announce(client, halts.Halt(SYMBOL, 4, "redis_behind", "at 3"))
+        assert not halts.withdraw(client, SYMBOL)
+        assert halts.announced(client, SYMBOL) == lost
+        assert book_of(client)[b"fenced"] == b"acknowledged_lost"
+        halts.give_up_lost(client, SYMBOL)
+        assert halts.announced(client, SYMBOL) is None
+        assert Told(client).books.place(SYMBOL, order()).sequence == 4
 
     def test_once_is_enough(self, client: Redis) -> None:
         traded(Told(client))

@@ -10,22 +10,10 @@ from typing import Final
 from app.domain.book_state import BookState
 from app.domain.orders import NUMBER_DIGITS, Status, parse_record
 from app.engine.inspection import PIECE, Elements, Inspector, Marks, Value
-from app.engine.layout import Standing, field_of, settings_of, standing_of
+from app.engine.layout import PROCESS_FIELDS, Standing, field_of, settings_of, standing_of
 from app.persistence.verifying.findings import Findings
 from app.persistence.verifying.following import Follower
 
-UNTOLD_FIELDS: Final = frozenset(
-    {
-        "committed",
-        "suspended",
-        "fenced",
-        "rebuilt",
-        "crowded",
-        "idempotency_generation",
-        "idempotency_rotated",
-    }
-)
-"""Of the book's hash, about which no event says anything."""
 WAITING_FIELDS: Final = ("trigger_low", "trigger_high")
 _NO_LOW: Final = 2**53
 
@@ -108,7 +96,7 @@ class BookComparison:
         """Fields of the book's hash that are right although the model does not have them."""
         if key != self._inspector.keys.book:
             return False
-        if element in UNTOLD_FIELDS:
+        if element in PROCESS_FIELDS:
             return True
         if element in WAITING_FIELDS:  # compared by what they select, and stale at times
             return str(value).isdecimal()
