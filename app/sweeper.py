@@ -38,6 +38,11 @@ MAX_STEPS: Final = 20
 """Steps of one book in one round; each does a bounded part of what is due there."""
 CONNECT_TIMEOUT_S: Final = 2.0
 ANSWER_TIMEOUT_S: Final = 5.0
+SETTLE_S: Final = 1.0
+"""For which nothing is swept after Redis was started anew. What the API has acknowledged is held
+against it meanwhile: a book that went back in time must not grow before that is seen
+(app/api/watch.py).
+"""
 BACKOFF_FIRST_S: Final = 0.05
 BACKOFF_MAX_S: Final = 0.5
 """Short: when Redis is back, more may be due than at any other time."""
@@ -67,6 +72,8 @@ class Sweeper:
         self._crowding = Crowding(client)
         self._symbols: list[str] = []
         self._learn_at = 0.0
+        self._run_id = ""
+        self._sweep_at = 0.0
         self._faults: dict[str, str] = {}
         """Symbol -> why its book cannot be swept, as told in the log."""
 
@@ -97,9 +104,19 @@ class Sweeper:
             self._symbols = self._listed()
             self._crowding.look(self._symbols)
             self._learn_at = now + LEARN_EVERY_S
-        left = [some for some in _portions(self._symbols) if not self._sweep(some)]
+        self._look_who_answers(now)
+        if now < self._sweep_at:
+            left = []
+        else:
+            left = [some for some in _portions(self._symbols) if not self._sweep(some)]
         self._client.set(SWEEPER_ALIVE, "1", ex=ALIVE_S)
         return not left
+
+    def _look_who_answers(self, now: float) -> None:
+        found: Any = self._client.info("server")
+        if self._run_id and found["run_id"] != self._run_id:
+            self._sweep_at = now + SETTLE_S
+        self._run_id = found["run_id"]
 
     def _listed(self) -> list[str]:
         names: Any = self._client.hkeys(INSTRUMENTS)

@@ -27,6 +27,7 @@ from app.api.orders import orders_blueprint
 from app.api.origins import SameOrigin
 from app.api.outcomes import Outcomes
 from app.api.stream import Commands, stream_blueprint
+from app.api.watch import Watch
 from app.config import Settings, is_loopback
 from app.embedded.stores import Stores, find_stores
 from app.engine import floors, halts
@@ -91,6 +92,7 @@ def build(settings: Settings, stores: Stores) -> Flask:
     hub = Hub(connect_feed(stores.redis_url))
     listing = Listing(books, reads, stores.database_url)
     listing.start()
+    Watch(books, reads).start()
 
     app = LeanFlask("crossbook", static_folder=None)
     app.extensions |= {"hub": hub, "pool": pool}  # what has to be told when the process ends

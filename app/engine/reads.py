@@ -62,6 +62,11 @@ class BookReads:
         """Raises EngineUnavailable where Redis does not answer."""
         self._call("PING")
 
+    def run_id(self) -> str:
+        """Of the Redis that answers: another one after each of its starts."""
+        found: dict[str, Any] = self._call("INFO", "server")
+        return str(found["run_id"])
+
     def time_us(self) -> int:
         """Redis's clock, µs since 1970."""
         seconds, micros = self._call("TIME")

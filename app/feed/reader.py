@@ -80,6 +80,13 @@ def read_sequences(client: "Redis", symbols: Sequence[str]) -> dict[str, int | N
     return {symbol: None if text is None else int(text) for symbol, text in pairs}
 
 
+def _read_rebuilt(client: "Redis", symbols: Sequence[str]) -> dict[str, str | None]:
+    pipeline = client.pipeline(transaction=False)
+    for symbol in symbols:
+        pipeline.hget(book_keys(symbol).book, "rebuilt")
+    return dict(zip(symbols, cast(list[str | None], pipeline.execute()), strict=True))
+
+
 class StreamReader:
     """Follows for `hub` until stopped. `clock` gives seconds, monotonic."""
 
@@ -92,6 +99,8 @@ class StreamReader:
         self._client: Redis | None = None
         self._failures = 0
         self._check_at = 0.0
+        self._rebuilt: dict[str, str | None] = {}
+        """When each book was made, as it said at the last check."""
         self._behind: dict[str, int] = {}
         """Where feeds were that the last check found behind their books."""
 
@@ -177,8 +186,14 @@ class StreamReader:
         if self._clock() < self._check_at:
             return
         before, self._behind = self._behind, {}
+        known, self._rebuilt = self._rebuilt, _read_rebuilt(client, tuple(positions))
         for symbol, sequence in read_sequences(client, tuple(positions)).items():
-            if sequence is not None:
+            if sequence is None:
+                continue
+            if known.get(symbol, self._rebuilt[symbol]) != self._rebuilt[symbol]:
+                # Of another history, also where its sequences seem to follow.
+                self._hub.restart(symbol, sequence)
+            else:
                 self._compare(symbol, positions[symbol], sequence, before)
         self._check_at = self._clock() + CHECK_S
 

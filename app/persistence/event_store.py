@@ -16,6 +16,7 @@ from app.persistence.rows import Batch, Row, microseconds
 
 Connection = BoundedConnection[Any]
 
+APPLICATION_NAME: Final = "crossbook persister"
 CONNECT_TIMEOUT_S: Final = 5
 STATEMENT_TIMEOUT_MS: Final = 10_000
 LOCK_TIMEOUT_MS: Final = 5_000
@@ -142,7 +143,7 @@ def connect(database_url: str) -> Connection:
         connect_timeout=CONNECT_TIMEOUT_S,
         tcp_user_timeout=UNSENT_TIMEOUT_MS,
         keepalives_idle=KEEPALIVE_IDLE_S,
-        application_name="crossbook persister",
+        application_name=APPLICATION_NAME,
     )
     connection = Connection.connect(conninfo, autocommit=True)
     connection.patience_s = ANSWER_TIMEOUT_S

@@ -24,7 +24,7 @@ from app.engine.executor import DirectExecutor, EngineUnavailable
 from app.engine.installing import Building, Use, redis_time_us
 from app.engine.keys import INSTRUMENTS, book_keys, events_key
 from app.engine.layout import SCHEMA, BookMoves, first_difference, read_book
-from app.persistence import book_history
+from app.persistence import book_history, event_store
 from app.persistence.audit_connections import connect
 from app.persistence.event_store import Connection, stored_events
 from app.persistence.instruments import stored_instruments
@@ -39,6 +39,8 @@ LOCK_ID: Final = 0x63726F73_72626C64
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0
 """A chunk takes milliseconds; more than this, and Redis stands still."""
+TERMINATE_TIMEOUT_MS: Final = 5_000
+"""For a connection of Postgres to end; it only waits for its own transaction."""
 US_PER_S: Final = 1_000_000
 AWAY: Final = (psycopg.Error, redis.RedisError, EngineUnavailable)
 """What a server that is away leads to, also in the middle; a rebuild may begin again any time."""
@@ -263,6 +265,7 @@ class Rebuild:
         building.put_events(self._window(state))
         uses = _Uses(self._connection, state, self._now_us(state) - self._ttl_us)
         building.put_uses(uses)
+        self._end_persisters(state)
         building.install(self._books, replaces)
         self._let_go(instrument)
         halts.give_up_lost(self._client, state.symbol)
@@ -270,6 +273,19 @@ class Rebuild:
             what += f", {uses.without_fingerprint} idempotency keys of an older version left out"
         log.info("book rebuilt", extra={"instrument": state.symbol, "sequence": state.sequence})
         return _outcome(state, what)
+
+    def _end_persisters(self, state: BookState) -> None:
+        """One that stands still may have events of the book that is replaced in its hands, which
+        would follow on the position when it goes on. Without its connection it has to look first.
+        """
+        self._connection.execute(
+            "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity"
+            " WHERE application_name = %s AND datname = current_database()",
+            (TERMINATE_TIMEOUT_MS, event_store.APPLICATION_NAME),
+        )
+        position = book_history.positions(self._connection)[state.symbol]
+        if position != state.sequence:
+            raise BookMoves(f"{state.symbol} was written down up to {position} meanwhile")
 
     def _now_us(self, state: BookState) -> int:
         """The clock that the book goes on with."""

@@ -398,6 +398,29 @@ def test_a_book_that_lost_what_nobody_has_is_opened_again(
     audit(system, symbol)
 
 
+def test_no_persister_goes_on_with_what_it_had_read_of_the_book_before(system: System) -> None:
+    """It stands still with its connection while the book is replaced."""
+    symbol = system.list_instrument()
+    system.api.placed(an_order(symbol))
+    system.settled()
+    with system.paused("persist"):
+        before = persisters(system)
+        assert before
+        system.redis.delete(*book_keys(symbol))
+        assert " rebuilt" in rebuilt(system, symbol)
+        assert not before & persisters(system)
+    system.api.placed(an_order(symbol))
+    audit(system, symbol)
+
+
+def persisters(system: System) -> set[int]:
+    """Processes of Postgres that serve one."""
+    found = system.rows(
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'crossbook persister'"
+    )
+    return {pid for (pid,) in found}
+
+
 @pytest.mark.parametrize(
     ("key", "damage"),
     [

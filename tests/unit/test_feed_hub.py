@@ -312,6 +312,26 @@ def test_a_history_that_went_back_is_told(desk: Desk) -> None:
     assert sequences(messages) == [4, 5, 6]
 
 
+def test_a_book_that_was_rebuilt_starts_over_though_its_sequences_follow(desk: Desk) -> None:
+    """Another history, which had grown beyond the old one before anybody looked."""
+    subscriber = desk.join()
+    desk.subscribe(subscriber, BOOK)
+    desk.write(5)
+    desk.redis.hset(book_keys("BTC-USD").book, "rebuilt", "1")
+    for now in (0.0, CHECK_S):
+        desk.now += now
+        desk.turn()
+    taken(subscriber)
+    desk.write(1)
+    desk.redis.hset(book_keys("BTC-USD").book, "rebuilt", "2")
+    desk.now += CHECK_S
+    desk.turn()
+    desk.turn()
+    messages = taken(subscriber)
+    assert messages[-1]["type"] == "book_snapshot"
+    assert messages[-1]["sequence"] == 6
+
+
 @pytest.mark.parametrize(
     "poison",
     [

@@ -12,14 +12,17 @@ import fakeredis
 import pytest
 from redis import Redis
 
+from app.api.watch import Watch
+from app.domain.instruments import DEFAULT_INSTRUMENTS
 from app.domain.refusals import Reason, Refusal
 from app.domain.rules import Rules
 from app.engine import floors, halts
 from app.engine.book import Books
 from app.engine.commands import Amendment, Cancel, Cancelled, NewOrder, OrderNumber, Placed, Refused
-from app.engine.executor import DirectExecutor
+from app.engine.executor import DirectExecutor, EngineUnavailable
 from app.engine.floors import BOOKS_MAX, Column, Floors, SharedMemory, Standing
 from app.engine.keys import HALTED, BookKeys, book_keys
+from app.engine.reads import BookReads
 from app.persistence import event_stream
 
 SYMBOL: Final = "BTC-USD"
@@ -430,3 +433,38 @@ def told(client: Redis, keys: BookKeys) -> Iterator[bytes | None]:
     """`detail` of each event."""
     entries: Any = client.xrange(keys.events)
     return (fields.get(b"detail") for _, fields in entries)
+
+
+class TestWatch:
+    """What a process does when Redis is another one than before."""
+
+    def test_a_book_that_went_back_is_found_without_a_command(self, client: Redis) -> None:
+        process, reads = Told(client), BookReads(client)
+        traded(process)
+        reads.announce(DEFAULT_INSTRUMENTS[0])
+        run_ids = ["first", "first", "second"]
+        reads.run_id = lambda: run_ids.pop(0)  # type: ignore[method-assign]
+        watch = Watch(process.books, reads)
+        assert watch.step()
+        assert not process.behind
+        older = book_of(client)
+        process.books.place(SYMBOL, order())
+        go_back(client, older)
+        assert not watch.step(), "it is the same Redis"
+        assert watch.step()
+        assert [(symbol, known.floor) for symbol, known in process.behind] == [(SYMBOL, 4)]
+
+    def test_a_look_that_was_cut_short_is_done_again(self, client: Redis) -> None:
+        process, reads = Told(client), BookReads(client)
+        reads.run_id = lambda: "first"  # type: ignore[method-assign]
+        watch = Watch(process.books, reads)
+        instruments, reads.instruments = reads.instruments, away  # type: ignore[method-assign]
+        with pytest.raises(EngineUnavailable):
+            watch.step()
+        reads.instruments = instruments  # type: ignore[method-assign]
+        assert watch.step()
+        assert not watch.step()
+
+
+def away() -> list[Any]:
+    raise EngineUnavailable("away")
