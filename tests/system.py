@@ -209,6 +209,17 @@ class System:
                 if is_running(one):
                     os.kill(one, signal.SIGCONT)
 
+    @contextmanager
+    def stopped_supervisor(self) -> Iterator[None]:
+        """`up` starts nothing again while it stands still."""
+        pid = self.up.pid
+        assert pid is not None, "started"
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
     # Stores
 
     def postgres(self) -> psycopg.Connection[tuple[Any, ...]]:

@@ -3,10 +3,8 @@ recognised before one more command is taken for the instruments concerned, and a
 `rebuild` opens them again with everything that was ever acknowledged.
 """
 
-import os
 import random
 import shutil
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,18 +41,6 @@ def system() -> Iterator[System]:
         yield running
 
 
-@contextmanager
-def stopped_supervisor(system: System) -> Iterator[None]:
-    """`up` starts nothing again while it stands still."""
-    pid = system.up.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
 def files_of(system: System) -> Path:
     """Redis's own folder."""
     return system.data_dir / "redis"
@@ -76,7 +62,7 @@ def put_back(system: System, backup: Path) -> None:
 
 def restart_redis_alone(system: System, backup: Path, ask: Callable[[], object]) -> None:
     """The API goes on: it remembers what it has acknowledged."""
-    with stopped_supervisor(system):
+    with system.stopped_supervisor():
         pid = system.kill("redis")
         ask()
         put_back(system, backup)
@@ -93,7 +79,7 @@ def restart_all(system: System, backup: Path, ask: Callable[[], object]) -> None
 
 def restart_redis_and_api(system: System, backup: Path, ask: Callable[[], object]) -> None:
     """As with Redis alone, and all workers are new ones, while the persister goes on."""
-    with stopped_supervisor(system):
+    with system.stopped_supervisor():
         master = system.kill("serve")
         pid = system.kill("redis")
         ask()

@@ -5,7 +5,6 @@ printed there, and afterwards nothing is wrong any more.
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -155,17 +154,6 @@ def trade(system: System) -> None:
         system.api.placed(order | {"price": "100"})
 
 
-@contextmanager
-def stopped_supervisor(system: System) -> Iterator[None]:
-    """`up` starts nothing again while it stands still."""
-    assert system.up.pid is not None
-    os.kill(system.up.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(system.up.pid, signal.SIGCONT)
-
-
 def keys_of(system: System) -> dict[bytes, bytes]:
     """The book's keys as a file would have them."""
     names: Any = system.redis.keys(f"{{{SYMBOL}}}:*")
@@ -217,7 +205,7 @@ def postgres_lacks_events(system: System) -> Iterator[None]:
     """As after an old backup, older than what the stream still has."""
     place(system, 3)
     system.settled()
-    with stopped_supervisor(system):
+    with system.stopped_supervisor():
         system.kill("persist")
         last = system.sequences()[SYMBOL]
         with system.postgres() as connection:
@@ -265,7 +253,7 @@ def foreign_entry(system: System) -> Iterator[None]:
 
 @contextmanager
 def missing_entry(system: System) -> Iterator[None]:
-    with stopped_supervisor(system):
+    with system.stopped_supervisor():
         system.kill("persist")
         place(system, 2)
         system.redis.xdel(EVENTS, f"{system.sequences()[SYMBOL] - 1}-0")

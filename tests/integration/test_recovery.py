@@ -8,7 +8,6 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -185,7 +184,7 @@ class TestRedis:
             raw_request("GET", "/readyz"),
         ]
         system.settled()
-        with system.paused("serve"), stopped_supervisor(system):
+        with system.paused("serve"), system.stopped_supervisor():
             # The workers wake up when Redis is gone and cannot come back.
             system.kill("redis")
             pid = system.pid("serve")
@@ -202,18 +201,6 @@ class TestRedis:
         wait_for(lambda: answers(system.redis))
         assert api.order(placed["order_id"]) == placed, "the refused cancel was not carried out"
         assert api.found("/orderbook", instrument=symbol)["sequence"] == 1
-
-
-@contextmanager
-def stopped_supervisor(system: System) -> Iterator[None]:
-    """`up` starts nothing again while it stands still."""
-    pid = system.up.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def hang(system: System, meanwhile: Callable[[], None]) -> None:
