@@ -178,7 +178,9 @@ def _is_book(document: Json, book: ReferenceBook, levels: int) -> bool:
         return False
     for name, side in (("bids", "buy"), ("asks", "sell")):
         told = [(int(e["price"]), int(e["quantity"]), e["orders"]) for e in document[name]]
-        assert told == book.levels(side)[:levels], document  # type: ignore[arg-type]
+        expected = book.levels(side)[:levels]  # type: ignore[arg-type]
+        last = book.events[-3:]
+        assert told == expected, f"{side} {told}, must be {expected} after {last}"
     return True
 
 
