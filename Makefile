@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 # gunicorn's C parser has no wheel: taken where a compiler is at hand, else gunicorn uses Python.
 FAST_PARSER := gunicorn_h1c==0.6.9
 # Tests wait for servers more than they compute; with more, those about time run late on two cores.
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 2
 # luacheck reads the scripts as Redis does, with their includes in place.
 LUA_ASSEMBLED := $(VENV)/lua
 
