@@ -106,6 +106,11 @@ class System:
         self.data_dir = data_dir
         data_dir.mkdir(parents=True, exist_ok=True)
         port = ports.choose(random.choice(PORTS), data_dir / "port")
+        # Not the usual ones: another system would take such a port while its server is killed, and
+        # that server could not come back.
+        for store in ("redis", "postgres"):
+            (data_dir / store).mkdir(exist_ok=True)
+            ports.choose(random.choice(PORTS), data_dir / store / "port")
         own = {
             "PATH": os.environ["PATH"],
             "DATA_DIR": str(data_dir),
