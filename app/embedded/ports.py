@@ -4,12 +4,15 @@ Asks the kernel by binding; must not know who wants the port.
 
 from __future__ import annotations
 
+import logging
 import random
 import socket
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+log: Final = logging.getLogger(__name__)
 
 LOOPBACK: Final = "127.0.0.1"
 # Tried at random above the usual port and below the range that the kernel gives to clients, so
@@ -44,6 +47,17 @@ def choose(usual: int, remembered_in: Path) -> int:
     if port != remembered:
         remembered_in.write_text(f"{port}\n", encoding="ascii")
     return port
+
+
+def is_still_free(port: int | None, name: str) -> bool:
+    """Whether a server that was on `port` can listen there again. Where another took it meanwhile,
+    it should come back without: our own processes reach it by its socket.
+    """
+    assert port is not None, "it was on one"
+    if is_free(port):
+        return True
+    log.warning("port %d is taken: %s answers on its socket only, until it starts anew", port, name)
+    return False
 
 
 def _read(path: Path) -> int | None:

@@ -102,6 +102,7 @@ class EmbeddedPostgres(ChildProcess):
         self.account: accounts.Account | None = None
         self._port_is_given = port is not None
         self._was_ready = False
+        self._listens = True
         self._programs = programs
 
     @property
@@ -110,15 +111,12 @@ class EmbeddedPostgres(ChildProcess):
         enough. By port they could meet another system's server that took it while ours was down,
         and write into that.
         """
-        if not self._socket_fits():
-            return self.tcp_url
-        folder = quote(str(self.cluster), safe="")
-        return f"postgresql://{SUPERUSER}@/{DATABASE}?host={folder}&port={self.port}"
+        return self._url_of(DATABASE)
 
     @property
     def tcp_url(self) -> str:
         """The same database over loopback: every tool understands this form."""
-        return self._url_of(DATABASE)
+        return self._tcp_url_of(DATABASE)
 
     def prepare(self) -> None:
         """Folder, account, programs, cluster and port; raises EmbeddedServerError for the first
@@ -135,14 +133,17 @@ class EmbeddedPostgres(ChildProcess):
         (self.cluster / "postmaster.pid").unlink(missing_ok=True)
         for stale in self.cluster.glob(".s.PGSQL.*"):
             stale.unlink(missing_ok=True)
-        if not self._port_is_given and not self._was_ready:
-            self.port = ports.choose(USUAL_PORT, self.folder / "port")
+        if not self._was_ready:
+            if not self._port_is_given:
+                self.port = ports.choose(USUAL_PORT, self.folder / "port")
+        elif self._socket_fits():
+            self._listens = ports.is_still_free(self.port, self.name)
 
     def command(self) -> Sequence[str | Path]:
         """Postgres in the foreground, every setting on its command line."""
         assert self.installation is not None, "prepared"
         own = {
-            "listen_addresses": ports.LOOPBACK,
+            "listen_addresses": ports.LOOPBACK if self._listens else "",
             "port": str(self.port),
             "unix_socket_directories": str(self.cluster) if self._socket_fits() else "",
         }
@@ -180,6 +181,12 @@ class EmbeddedPostgres(ChildProcess):
         return [name, self.tcp_url]
 
     def _url_of(self, database: str) -> str:
+        if not self._socket_fits():
+            return self._tcp_url_of(database)
+        folder = quote(str(self.cluster), safe="")
+        return f"postgresql://{SUPERUSER}@/{database}?host={folder}&port={self.port}"
+
+    def _tcp_url_of(self, database: str) -> str:
         assert self.port is not None, "known once started"
         return f"postgresql://{SUPERUSER}@{ports.LOOPBACK}:{self.port}/{database}"
 

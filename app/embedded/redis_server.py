@@ -64,6 +64,7 @@ class EmbeddedRedis(ChildProcess):
         self.binary: Path | None = binary
         self._port_is_given = port is not None
         self._was_ready = False
+        self._listens = True
         self._config = config
         self._extra_args = tuple(extra_args)
 
@@ -94,15 +95,18 @@ class EmbeddedRedis(ChildProcess):
                 f"{self.folder}, and cannot read it"
             )
         self._version_file.write_text(_dotted(version) + "\n", encoding="ascii")
-        if not self._port_is_given and not self._was_ready:
-            self.port = ports.choose(USUAL_PORT, self.folder / "port")
+        if not self._was_ready:
+            if not self._port_is_given:
+                self.port = ports.choose(USUAL_PORT, self.folder / "port")
+        elif self._socket_fits():
+            self._listens = ports.is_still_free(self.port, self.name)
 
     def command(self) -> Sequence[str | Path]:
         """redis-server with the project's settings, then what is this folder's own."""
         assert self.binary is not None, "prepared"
         own: dict[str, object] = {
             "bind": ports.LOOPBACK,
-            "port": self.port,
+            "port": self.port if self._listens else 0,
             "dir": self.folder,
             "pidfile": self.folder / "redis.pid",
             "logfile": "",  # standard output, which goes to log_file: so do refusals to start

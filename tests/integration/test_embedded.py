@@ -276,7 +276,10 @@ class TestPostgres:
     def test_a_server_of_somebody_else_on_our_port_is_not_taken_for_ours(
         self, postgres_server: EmbeddedPostgres
     ) -> None:
-        another = EmbeddedPostgres(postgres_server.folder / "another", port=postgres_server.port)
+        # So deep that its socket cannot have the path: it is asked by its port.
+        folder = postgres_server.folder / ("another" * 15)
+        another = EmbeddedPostgres(folder, port=postgres_server.port)
+        assert another.url == postgres_server.tcp_url
         assert not another.probe()
         another.cluster.mkdir(parents=True)
         assert not another.probe()
@@ -430,6 +433,31 @@ class TestStores:
         stores = find_stores(settings)
         assert redis.Redis.from_url(stores.redis_url).ping()
         psycopg.connect(stores.database_url).close()
+
+
+@pytest.mark.parametrize("kind", [EmbeddedRedis, EmbeddedPostgres])
+def test_a_server_whose_port_was_taken_comes_back_on_its_socket(
+    kind: type[EmbeddedRedis | EmbeddedPostgres], data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What took it while ours was down keeps it; with the next start ours listens on it again."""
+    ours = kind(data_dir)
+    try:
+        start_again(ours)
+        assert ours.port is not None
+        kill(ours)
+        with socket.create_server((ports.LOOPBACK, ours.port)):
+            start_again(ours)
+            assert f"port {ours.port} is taken: {ours.name} answers on its socket" in caplog.text
+        kill(ours)
+        start_again(ours)
+        assert not ports.is_free(ours.port)
+    finally:
+        ours.stop()
+
+
+def start_again(server: EmbeddedRedis | EmbeddedPostgres) -> None:
+    server.start()
+    server.wait_ready(TIMEOUT_S)
 
 
 def test_our_processes_never_meet_a_stranger_that_took_the_port(data_dir: Path) -> None:
