@@ -220,10 +220,12 @@ def test_read_models_are_repaired_while_traders_trade(
     symbol = system.list_instrument(maker_fee_bps="1", taker_fee_bps="2")
     crowd = Crowd(system.api, symbol, rng, 6)
     with crowd.trading():
-        wait_for(lambda: crowd.count > ENOUGH_COMMANDS)
+        of_symbol = f"WHERE instrument = '{symbol}'"
+        # Written down, too: the persister comes to a new instrument a moment after its traders.
+        orders = f"SELECT FROM orders {of_symbol}"
+        wait_for(lambda: len(system.rows(orders)) > ENOUGH_COMMANDS)
         for _ in range(3):
             assert replay(database_url(system)) == equal()
-        of_symbol = f"WHERE instrument = '{symbol}'"
         damage(system, f"UPDATE positions SET bought_quantity = bought_quantity + 5 {of_symbol}")
         damage(system, f"DELETE FROM trades {of_symbol} AND fill_index = 1")
         damage(system, f"UPDATE orders SET time_in_force = 'fok' {of_symbol}")
