@@ -40,6 +40,10 @@ ANSWER_WITHIN_S: Final = 60.0
 """How long a trader repeats a command before it is a failure. Not shorter: what asks for an order
 that is over waits for Postgres, which a storm kills every few seconds.
 """
+REPEAT_WITHIN_S: Final = 20.0
+"""How old an order is at most that a trader asks for again: both together are well within the time
+to live of keys, after which the same request is another order.
+"""
 PAUSE_S: Final = 0.02
 """Between two attempts, as a polite client does."""
 NO_ANSWER: Final = (OSError, http.client.HTTPException, WebSocketException)
@@ -211,7 +215,7 @@ class Trader:
     """After each step."""
     outcomes: list[Outcome] = field(default_factory=list)
     _mine: dict[int, Place] = field(default_factory=dict)  # orders that may be open, by number
-    _keyed: list[Place] = field(default_factory=list)
+    _keyed: list[tuple[float, Place]] = field(default_factory=list)  # with the time of each
     _count: int = 0
 
     def step(self) -> None:
@@ -259,12 +263,17 @@ class Trader:
             number = self._any()
             del self._mine[number]
             return Cancel(number)
-        if self._keyed and self.rng.random() < self.repeat_share:
-            return self.rng.choice(self._keyed[-20:])
+        if self.rng.random() < self.repeat_share and (recent := self._recent()):
+            return self.rng.choice(recent)
         place = self._place()
         if place.idempotency_key is not None:
-            self._keyed.append(place)
+            self._keyed.append((time.monotonic(), place))
         return place
+
+    def _recent(self) -> list[Place]:
+        """Those with a key that certainly lives: later the same request is another order."""
+        since = time.monotonic() - REPEAT_WITHIN_S
+        return [place for at, place in self._keyed[-20:] if at > since]
 
     def _any(self) -> int:
         return self.rng.choice(list(self._mine))

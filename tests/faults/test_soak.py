@@ -27,8 +27,9 @@ SETTLING_SHARE: Final = 0.4
 TRADER_PAUSE_S: Final = 0.15
 """Some 80 requests a second: an hour of them is looked at in minutes."""
 PULSE_PAUSE_S: Final = 0.1
-IDEMPOTENCY_TTL_S: Final = "60"
-"""Short, so that records come and go as they do over days."""
+IDEMPOTENCY_TTL_S: Final = "120"
+"""Short, so that records come and go as they do over days; longer than anybody repeats a request.
+"""
 
 pytestmark = [
     pytest.mark.slow,
