@@ -54,6 +54,14 @@ def parse_decimal(text: str) -> Decimal:
     return Decimal(text)
 
 
+def divide_half_even(numerator: int, denominator: int) -> int:
+    """The quotient as a whole number, rounded half to even; `denominator` > 0."""
+    whole, rest = divmod(numerator, denominator)
+    if rest * 2 > denominator or (rest * 2 == denominator and whole % 2):
+        return whole + 1
+    return whole
+
+
 def _decimals(step: Decimal) -> int:
     return max(0, -int(step.normalize().as_tuple().exponent))
 
@@ -99,14 +107,16 @@ class Scale:
         whole, fraction = divmod(units * self._step_units, self._power)
         return f"{whole}.{fraction:{self._digits}}"
 
+    def format_signed(self, units: int) -> str:
+        """As `format`, of a number that may be negative."""
+        return f"-{self.format(-units)}" if units < 0 else self.format(units)
+
     def format_ratio(self, numerator: int, denominator: int) -> str:
         """Decimal text of numerator / denominator steps, rounded half to even."""
-        whole, rest = divmod(numerator * self._step_units, denominator)
-        if rest * 2 > denominator or (rest * 2 == denominator and whole % 2):
-            whole += 1
+        rounded = divide_half_even(numerator * self._step_units, denominator)
         if not self.decimals:
-            return str(whole)
-        whole, fraction = divmod(whole, self._power)
+            return str(rounded)
+        whole, fraction = divmod(rounded, self._power)
         return f"{whole}.{fraction:{self._digits}}"
 
 

@@ -8,11 +8,12 @@ from typing import Any, Final, LiteralString, NamedTuple
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from app.domain.holdings import Holding
 from app.domain.instruments import Instrument
 from app.domain.rules import Rules
 from app.persistence.connections import BoundedConnection
 from app.persistence.instruments import RULE_COLUMNS, stored_rules
-from app.persistence.rows import Batch, Row, microseconds
+from app.persistence.rows import Batch, PositionKey, Row, microseconds
 
 Connection = BoundedConnection[Any]
 
@@ -116,9 +117,34 @@ POSITION_COLUMNS: Final = {
     "bought_notional": "numeric",
     "sold_notional": "numeric",
     "trades": "bigint",
+    "cost": "numeric",
 }
-"""The rest is to be added to what is there."""
 POSITION_KEY: Final = ("client_id", "instrument")
+POSITION_SUMS: Final = (
+    "fees",
+    "bought_quantity",
+    "sold_quantity",
+    "bought_notional",
+    "sold_notional",
+    "trades",
+)
+"""To be added to what is there; the cost is then what the row says."""
+CANDLE_COLUMNS: Final = {
+    "instrument": "text",
+    "start": "timestamptz",
+    "open": "numeric",
+    "high": "numeric",
+    "low": "numeric",
+    "close": "numeric",
+    "volume": "numeric",
+    "quote_volume": "numeric",
+    "trades": "bigint",
+    "buy_volume": "numeric",
+    "largest_quantity": "numeric",
+    "first_sequence": "bigint",
+    "last_sequence": "bigint",
+}
+CANDLE_KEY: Final = ("instrument", "start")
 
 
 class Standing(NamedTuple):
@@ -126,6 +152,10 @@ class Standing(NamedTuple):
 
     position: int
     rules: Rules
+
+
+class PositionUnreadable(Exception):
+    """What a client holds is stored as no whole number of lots, or of ticks x lots."""
 
 
 class PositionMoved(Exception):
@@ -201,6 +231,7 @@ def write(connection: Connection, batch: Batch) -> None:
 
     Raises:
         PositionMoved: the batch is not what comes next; nothing was written.
+        PositionUnreadable: nothing was written.
         psycopg.Error: nothing was written, or the connection broke and nobody knows.
     """
     with connection.transaction():
@@ -213,11 +244,16 @@ def write(connection: Connection, batch: Batch) -> None:
 
 def write_read_models(connection: Connection, batch: Batch) -> None:
     """What a batch's events amount to, as a part of the caller's transaction. The tables are those
-    that the session's search_path names: a replay fills others of the same names.
+    that the session's search_path names: a replay fills others of the same names. Nobody else may
+    write events of these instruments meanwhile: what is held is read first.
+
+    Raises:
+        PositionUnreadable: a stored position has been tampered with.
     """
     _execute(connection, _UPSERT_ORDERS, batch.orders.values())
     _execute(connection, _INSERT_TRADES, batch.trades)
-    _execute(connection, _ADD_TO_POSITIONS, batch.positions)
+    _execute(connection, _ADD_TO_POSITIONS, batch.position_rows(_held(connection, batch)))
+    _execute(connection, _ADD_TO_CANDLES, batch.candle_rows)
     _execute(connection, _UPDATE_RULES, batch.rules.values())
 
 
@@ -238,6 +274,23 @@ def positions(
         (list(symbols),),
     )
     return dict(found.fetchall())
+
+
+def _held(connection: Connection, batch: Batch) -> dict[PositionKey, Holding]:
+    """Of the clients who trade in the batch. Not locked: whoever writes positions has locked their
+    instrument's row of stream_positions, as the caller has.
+    """
+    if not batch.dealings:
+        return {}
+    keys = [list(column) for column in zip(*batch.dealings, strict=True)]
+    found = connection.execute(_HELD, keys).fetchall()
+    try:
+        return {
+            (client, symbol): batch.holding(symbol, quantity, cost)
+            for client, symbol, quantity, cost in found
+        }
+    except (ValueError, ArithmeticError) as error:
+        raise PositionUnreadable(str(error)) from error
 
 
 def _execute(
@@ -272,12 +325,27 @@ def _upsert_orders() -> sql.Composed:
 def _add_to_positions() -> sql.Composed:
     changes = [
         sql.SQL("{0} = positions.{0} + excluded.{0}").format(sql.Identifier(name))
-        for name in POSITION_COLUMNS
-        if name not in POSITION_KEY
+        for name in POSITION_SUMS
     ]
     return _insert("positions", POSITION_COLUMNS) + sql.SQL(
-        " ON CONFLICT (client_id, instrument) DO UPDATE SET {}"
+        " ON CONFLICT (client_id, instrument) DO UPDATE SET cost = excluded.cost, {}"
     ).format(sql.SQL(", ").join(changes))
+
+
+def _add_to_candles() -> sql.Composed:
+    """What comes later in the order of sequences is newer, whatever its minute."""
+    return _insert("candles", CANDLE_COLUMNS) + sql.SQL(
+        " ON CONFLICT (instrument, start) DO UPDATE SET"
+        " high = greatest(candles.high, excluded.high),"
+        " low = least(candles.low, excluded.low),"
+        " close = excluded.close,"
+        " volume = candles.volume + excluded.volume,"
+        " quote_volume = candles.quote_volume + excluded.quote_volume,"
+        " trades = candles.trades + excluded.trades,"
+        " buy_volume = candles.buy_volume + excluded.buy_volume,"
+        " largest_quantity = greatest(candles.largest_quantity, excluded.largest_quantity),"
+        " last_sequence = excluded.last_sequence"
+    )
 
 
 def _update_rules() -> sql.Composed:
@@ -296,6 +364,12 @@ _INSERT_EVENTS: Final = _insert("events", EVENT_COLUMNS)
 _INSERT_TRADES: Final = _insert("trades", TRADE_COLUMNS)
 _UPSERT_ORDERS: Final = _upsert_orders()
 _ADD_TO_POSITIONS: Final = _add_to_positions()
+_ADD_TO_CANDLES: Final = _add_to_candles()
+_HELD: Final = sql.SQL(
+    "SELECT client_id, instrument, quantity, cost FROM positions"
+    " JOIN unnest(%s::text[], %s::text[]) AS n (client_id, instrument)"
+    " USING (client_id, instrument)"
+)
 _UPDATE_RULES: Final = _update_rules()
 _UPDATE_STREAM_POSITIONS: Final = sql.SQL(
     "UPDATE stream_positions AS p SET sequence = n.sequence, updated_at = now()"

@@ -21,7 +21,7 @@ from app.engine.halts import FOUND_BEFORE_READING, Halt
 from app.engine.keys import book_keys
 from app.persistence import event_store, event_stream
 from app.persistence.catch_up import Halted, catch_up
-from app.persistence.event_store import Connection, PositionMoved
+from app.persistence.event_store import Connection, PositionMoved, PositionUnreadable
 from app.persistence.rows import (
     UNREADABLE,
     Batch,
@@ -58,8 +58,9 @@ REFUSALS: Final = (
     psycopg.IntegrityError,
     psycopg.errors.ProgramLimitExceeded,
     UnicodeError,
+    PositionUnreadable,
 )
-"""Postgres will never take that batch, however often it is tried."""
+"""That batch will never be written as things are, however often it is tried."""
 
 
 class Persister:

@@ -142,25 +142,25 @@ class Queries:
 
     def order(self, market: Market, number: int) -> OrderRecord | None:
         """One order's last committed state."""
-        found = self._rows(_ORDER, id=order_id(market.symbol, number))
+        found = self.rows(_ORDER, id=order_id(market.symbol, number))
         return _order_record(market.instrument, found[0]) if found else None
 
     def has_order(self, market: Market, number: int) -> bool:
         """Whether there ever was such an order; much cheaper than reading it."""
-        return bool(self._rows(_ORDER_EXISTS, id=order_id(market.symbol, number)))
+        return bool(self.rows(_ORDER_EXISTS, id=order_id(market.symbol, number)))
 
     def event(self, market: Market, sequence: int) -> Event | None:
         """One event as it was when its command was answered."""
-        found = self._rows(_EVENT, instrument=market.symbol, sequence=sequence)
+        found = self.rows(_EVENT, instrument=market.symbol, sequence=sequence)
         return _event(market.symbol, found[0]) if found else None
 
     def orders(
         self, wanted: OrderFilter, limit: int, before: OrderCursor | None = None
     ) -> tuple[list[ListedOrder], dict[str, int]]:
         """Up to `limit` orders, newest first, those older than `before`; and the positions."""
-        found = self._rows(_orders_statement(wanted, before), limit=limit, **_named(wanted, before))
+        found = self.rows(_orders_statement(wanted, before), limit=limit, **_named(wanted, before))
         listed = [
-            ListedOrder(row["symbol"], _order_record(self._instrument(row["symbol"]), row))
+            ListedOrder(row["symbol"], _order_record(self.market(row["symbol"]).instrument, row))
             for row in found
             if row["order_id"] is not None
         ]
@@ -173,18 +173,20 @@ class Queries:
         position.
         """
         place = before or _END
-        found = self._rows(_TRADES, instrument=market.symbol, limit=limit, **place._asdict())
+        found = self.rows(_TRADES, instrument=market.symbol, limit=limit, **place._asdict())
         trades = [_trade(market.instrument, row) for row in found if row["trade_id"] is not None]
         return trades, found[0]["position"] if found else 0
 
-    def _instrument(self, symbol: str) -> Instrument:
+    def market(self, symbol: str) -> Market:
+        """A market that rows are of."""
         if symbol not in self._markets:
             with self._connection() as connection:
                 for listed in instruments.stored_instruments(connection):
                     self._markets[listed.instrument.symbol] = Market(listed.instrument)
-        return self._markets[symbol].instrument
+        return self._markets[symbol]
 
-    def _rows(self, statement: sql.SQL | sql.Composed, **values: object) -> list[DictRow]:
+    def rows(self, statement: sql.SQL | sql.Composed, **values: object) -> list[DictRow]:
+        """What one statement finds, for those who have statements of their own."""
         with self._connection() as connection:
             return connection.execute(statement, values).fetchall()
 
@@ -332,12 +334,13 @@ def _is_one_of(statuses: Collection[str]) -> sql.Composable:
 def _named(wanted: OrderFilter, before: OrderCursor | None) -> dict[str, Any]:
     values = msgspec.structs.asdict(wanted)
     if before is not None:
-        values["before_time"] = _moment(before.created_us)
+        values["before_time"] = moment(before.created_us)
         values["before_id"] = order_id(before.symbol, before.number)
     return values
 
 
-def _moment(time_us: int) -> datetime:
+def moment(time_us: int) -> datetime:
+    """Microseconds since 1970 as Postgres takes times."""
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)
 
 

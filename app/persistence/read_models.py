@@ -10,6 +10,8 @@ from typing import Final, LiteralString, NamedTuple
 from psycopg import sql
 
 from app.persistence.event_store import (
+    CANDLE_COLUMNS,
+    CANDLE_KEY,
     ORDER_COLUMNS,
     POSITION_COLUMNS,
     POSITION_KEY,
@@ -52,6 +54,7 @@ READ_MODELS: Final = (
     ReadModel("orders", ("order_id",), tuple(ORDER_COLUMNS)),
     ReadModel("trades", ("trade_id",), tuple(TRADE_COLUMNS)),
     ReadModel("positions", POSITION_KEY, tuple(POSITION_COLUMNS)),
+    ReadModel("candles", CANDLE_KEY, tuple(CANDLE_COLUMNS)),
     # The rules as of the position; the sizes are nothing that events tell.
     ReadModel("instruments", ("symbol",), tuple(RULE_COLUMNS), "symbol"),
 )

@@ -2,7 +2,7 @@
 Redis or Postgres. Everything that may be wrong with an entry shows here, before a row is kept.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import (
     Context,
@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from app.domain.candles import Candle, flat, minute_of
 from app.domain.events import (
     EVENT_FIELDS,
     EventType,
@@ -24,6 +25,7 @@ from app.domain.events import (
     parse_orders,
     trade_id,
 )
+from app.domain.holdings import Holding
 from app.domain.instruments import Instrument, Market
 from app.domain.orders import OVER, OrderRecord, Side, order_id
 from app.domain.rules import Rules, parse_rules_detail
@@ -45,6 +47,8 @@ WITHOUT_ORDERS: Final = frozenset({EventType.RULES, EventType.KILL_SWITCH, Event
 
 Row = tuple[str | int | bool | None, ...]
 Delivery = dict[str, list["Entry"]]
+PositionKey = tuple[str, str]
+"""Client and symbol."""
 
 EXACT: Final = Context(
     prec=PRODUCT_DIGITS, traps=[InvalidOperation, DivisionByZero, Overflow, Inexact]
@@ -66,14 +70,16 @@ class Entry(NamedTuple):
 class Texts:
     """An instrument's numbers as decimal text, exactly."""
 
-    __slots__ = ("_notional_step", "notional", "price", "quantity", "symbol")
+    __slots__ = ("_notional_step", "cost", "instrument", "notional", "price", "quantity", "symbol")
 
     def __init__(self, instrument: Instrument) -> None:
         market = Market(instrument)
+        self.instrument = instrument
         self.symbol = instrument.symbol
         self.price = market.price.format
         self.quantity = market.quantity.format
         self.notional = market.notional.format
+        self.cost = market.notional.format_signed
         self._notional_step = notional_step(instrument)
 
     def fees(self, rules: Rules) -> "Fees":
@@ -102,7 +108,7 @@ class Fees(NamedTuple):
 
 class Dealings(msgspec.Struct):
     """What trades add to one client's position in one instrument: lots, and ticks x lots. A trade
-    of a client with himself counts on both sides.
+    of a client with himself counts on both sides, and is not among the `changes`.
     """
 
     bought_lots: int = 0
@@ -111,6 +117,10 @@ class Dealings(msgspec.Struct):
     sold_notional: int = 0
     fees: Decimal = Decimal(0)
     trades: int = 0
+    changes: list[tuple[int, int]] = []
+    """Lots, negative for a sale, and price in ticks of each trade that changes what is held, in the
+    order of execution: what the position costs depends on it.
+    """
 
 
 class Execution(NamedTuple):
@@ -159,8 +169,10 @@ class Batch:
         self.trades: list[Row] = []
         self.orders: dict[str, Row] = {}
         """Order id -> its last state within the batch."""
-        self.dealings: dict[tuple[str, str], Dealings] = {}
-        """Client and symbol -> what the trades add to that position."""
+        self.dealings: dict[PositionKey, Dealings] = {}
+        """What the trades add to each position."""
+        self.candles: dict[tuple[str, int], Candle] = {}
+        """Symbol and the minute's first µs -> its trades in the batch."""
         self.rules: dict[str, Row] = {}
         """Symbol -> the instrument's rules after the batch, where the batch changes them."""
         self.fees: dict[str, Fees] = {}
@@ -199,7 +211,9 @@ class Batch:
         self.events.append((symbol, sequence, kind, moment, lines, fills, levels, detail))
         for order, row in zip(orders, order_rows, strict=True):
             self.orders[order_id(symbol, order.number)] = row
-        self._deal(symbol, executions)
+        if executions:
+            self._deal(symbol, executions)
+            self._chart(symbol, sequence, minute_of(int(time_us)), executions)
         self.fees[symbol], self._texts[symbol] = in_force, texts
         self.starts.setdefault(symbol, sequence - 1)
         self.ends[symbol] = sequence
@@ -219,14 +233,47 @@ class Batch:
             selling.sold_lots += lots
             selling.sold_notional += notional
             selling.fees = EXACT.add(selling.fees, maker_fee if is_bought else taker_fee)
+            if buyer != seller:
+                buying.changes.append((lots, fill.price_ticks))
+                selling.changes.append((-lots, fill.price_ticks))
+
+    def _chart(
+        self, symbol: str, sequence: int, minute_us: int, executions: list[Execution]
+    ) -> None:
+        """A trade belongs to the minute of its own time, also where the clock has stepped back."""
+        candle = self.candles.get((symbol, minute_us))
+        if candle is None:
+            candle = flat(minute_us, executions[0].fill.price_ticks)
+            self.candles[symbol, minute_us] = candle
+        for fill, side, *_ in executions:
+            candle.add(sequence, fill.price_ticks, fill.quantity_lots, side)
+
+    def position_rows(self, held: Mapping[PositionKey, Holding]) -> list[Row]:
+        """What to add to each position, in the order of event_store.POSITION_COLUMNS; `held` are
+        those that there are already.
+        """
+        rows = []
+        for (client, symbol), dealings in self.dealings.items():
+            holding = held.get((client, symbol), Holding())
+            for lots, price_ticks in dealings.changes:
+                holding = holding.after(lots, price_ticks)
+            rows.append(position_row(self._texts[symbol], client, dealings, holding.cost))
+        return rows
 
     @property
-    def positions(self) -> list[Row]:
-        """What to add to each position, in the order of event_store.POSITION_COLUMNS."""
-        return [
-            position_row(self._texts[symbol], client, dealings)
-            for (client, symbol), dealings in self.dealings.items()
-        ]
+    def candle_rows(self) -> list[Row]:
+        """What to add to each candle, in the order of event_store.CANDLE_COLUMNS."""
+        return [candle_row(self._texts[symbol], c) for (symbol, _), c in self.candles.items()]
+
+    def holding(self, symbol: str, quantity: Decimal, cost: Decimal) -> Holding:
+        """A position of the batch as it is stored.
+
+        Raises:
+            ValueError: no whole number of steps: it has been tampered with.
+        """
+        instrument = self._texts[symbol].instrument
+        lots = to_units(quantity, instrument.lot_size)
+        return Holding(lots, to_units(cost, notional_step(instrument)))
 
     @property
     def sequences(self) -> dict[str, range]:
@@ -350,8 +397,10 @@ def trade_rows(
     return rows
 
 
-def position_row(texts: Texts, client: str, dealings: Dealings) -> Row:
-    """What to add to one position, in the order of event_store.POSITION_COLUMNS."""
+def position_row(texts: Texts, client: str, dealings: Dealings, cost: int) -> Row:
+    """What to add to one position, in the order of event_store.POSITION_COLUMNS; the cost is that
+    of the whole position then.
+    """
     return (
         client,
         texts.symbol,
@@ -361,6 +410,26 @@ def position_row(texts: Texts, client: str, dealings: Dealings) -> Row:
         texts.notional(dealings.bought_notional),
         texts.notional(dealings.sold_notional),
         dealings.trades,
+        texts.cost(cost),
+    )
+
+
+def candle_row(texts: Texts, candle: Candle) -> Row:
+    """The row of `candles`, in the order of event_store.CANDLE_COLUMNS."""
+    return (
+        texts.symbol,
+        timestamp(candle.start_us),
+        texts.price(candle.open_ticks),
+        texts.price(candle.high_ticks),
+        texts.price(candle.low_ticks),
+        texts.price(candle.close_ticks),
+        texts.quantity(candle.volume_lots),
+        texts.notional(candle.quote_volume),
+        candle.trades,
+        texts.quantity(candle.buy_lots),
+        texts.quantity(candle.largest_lots),
+        candle.first_sequence,
+        candle.last_sequence,
     )
 
 

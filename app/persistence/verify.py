@@ -138,7 +138,14 @@ class _Audit:
             if state is not None:
                 ledger.check_open_orders(self._connection, self._findings, self._instrument, state)
             ledger.check_sums(self._connection, self._findings)
+            self._check_costs()
         return state
+
+    def _check_costs(self) -> None:
+        try:
+            ledger.check_costs(self._connection, self._findings, self._instrument)
+        except (ValueError, ArithmeticError) as error:
+            self._findings.breach("positions", f"a trade has no whole number of steps: {error}")
 
     def _position(self) -> int:
         return positions(self._connection).get(self._instrument.symbol, 0)

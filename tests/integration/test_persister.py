@@ -71,6 +71,7 @@ from app.persistence.queries import (
     open_pool,
 )
 from app.persistence.rows import Batch, Entry, Texts
+from tests import sql_truth
 
 PATIENCE_S = 60.0
 POLL_S = 0.005
@@ -81,7 +82,7 @@ from app.config import Settings
 from app.persist import run
 run(Settings.from_environment(os.environ))
 """
-TABLES = "events, orders, trades, positions, stream_positions, instruments"
+TABLES = "events, orders, trades, positions, candles, stream_positions, instruments"
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
@@ -202,6 +203,15 @@ class Tape:
                 self.buy(dice.randint(1, 30), client_id=f"c{dice.randint(1, 5)}")
             else:
                 self.sell(dice.randint(1, 30), dice.randint(400, 600))
+
+    def deal(self, dice: random.Random, trades: int) -> None:
+        """Random trades of a few clients, who buy and sell: small ones, so that costs are often
+        halves.
+        """
+        for _ in range(trades):
+            lots, clients = dice.randint(1, 6), dice.choices(["alice", "bob", "carol"], k=2)
+            self.sell(lots, dice.randint(1, 9), client_id=clients[0])
+            self.buy(lots, client_id=clients[1])
 
     def _new(self, side: str, quantity: int, price: int, **extra: str) -> int:
         self._tick()
@@ -404,6 +414,8 @@ def persisted_once(servers: Servers, queries: Queries, tape: Tape) -> None:
     found = rows(servers, FEES, tape.symbol)
     assert [(Fraction(maker), Fraction(taker)) for maker, taker in found] == tape.fees
     assert rows(servers, POSITIONS, tape.symbol) == rows(servers, SUMS, tape.symbol)
+    with servers.connect() as connection:
+        sql_truth.check(connection)
     assert tape.client.hget(tape.keys.book, event_stream.COMMITTED) == str(tape.last)
     assert set(orders_in_redis(tape)) == tape.open_numbers
     assert group(tape)["pending"] == 0
@@ -445,6 +457,18 @@ def test_history_is_written_down(servers: Servers, queries: Queries, tape: Tape)
     persisted_once(servers, queries, tape)
 
 
+@pytest.mark.parametrize("batch_entries", [3, 500])
+def test_costs_go_on_from_batch_to_batch(
+    servers: Servers, queries: Queries, tape: Tape, other: Tape, batch_entries: int
+) -> None:
+    """Rule: what is held and what it cost goes on from what is stored, wherever a batch begins."""
+    for each in (tape, other):
+        each.deal(random.Random(44), 150)
+    drain(servers.persister(batch_entries=batch_entries))
+    persisted_once(servers, queries, tape)
+    persisted_once(servers, queries, other)
+
+
 def test_what_the_scripts_write_is_written_down(
     servers: Servers, queries: Queries, tape: Tape, client: redis.Redis
 ) -> None:
@@ -466,6 +490,7 @@ def test_what_the_scripts_write_is_written_down(
     assert rows(servers, FEES, tape.symbol) == _charged(tape.market, events)
     assert rows(servers, POSITIONS, tape.symbol) == rows(servers, SUMS, tape.symbol)
     with servers.connect() as connection:
+        sql_truth.check(connection)
         ((_, rules),) = stored_instruments(connection)
     assert rules == _rules_after(events)
     left = orders_in_redis(tape)
@@ -605,7 +630,7 @@ def test_every_query_of_the_readme_works(servers: Servers, tape: Tape) -> None:
     queries = re.findall(r'psql "\$DATABASE_URL" -c "(SELECT [^"]+)"', text)
     assert len(queries) >= 10
     empty = re.findall(r'(SELECT [^"]+)"\n\n +returns no row', text)
-    assert len(empty) == 2
+    assert len(empty) == 3
     for query in queries:
         found = rows(servers, query)
         assert not (found and query in empty), query
@@ -796,6 +821,32 @@ def test_trimming_keeps_the_window(servers: Servers, tape: Tape) -> None:
     # Redis trims whole nodes of 100 entries.
     assert 300 <= length <= 400
     assert first[0][0] == f"{1500 - length + 1}-0"
+
+
+def test_position_that_was_tampered_with_halts_its_instrument(
+    servers: Servers, queries: Queries, tape: Tape, other: Tape
+) -> None:
+    """Rule: what a client holds is no whole number of lots and ticks: nothing is computed from it,
+    the others go on, and so does it once that is repaired.
+    """
+    tape.sell()
+    tape.buy()
+    one = servers.persister()
+    drain(one)
+    tamper = "UPDATE positions SET cost = cost + %s WHERE instrument = %s RETURNING 1"
+    rows(servers, tamper, Decimal("0.00000000001"), tape.symbol)
+    tape.sell()
+    tape.buy(client_id="bob")
+    other.play(random.Random(43), 20)
+    drain(one)
+    halted_with(one, tape, "refused", 4)
+    assert position(servers, other) == 20
+    rows(servers, tamper, Decimal("-0.00000000001"), tape.symbol)
+    one._recheck_at.clear()
+    drain(one)
+    assert one.halted == {}
+    persisted_once(servers, queries, tape)
+    persisted_once(servers, queries, other)
 
 
 def test_trimming_never_passes_the_position(servers: Servers, tape: Tape) -> None:
@@ -1422,7 +1473,8 @@ def forget(servers: Servers, symbol: str, after: int) -> None:
             connection.execute(
                 f"DELETE FROM {table} WHERE instrument = %s AND sequence > %s", (symbol, after)
             )
-        connection.execute("DELETE FROM positions WHERE instrument = %s", (symbol,))
+        for table in ("positions", "candles"):
+            connection.execute(f"DELETE FROM {table} WHERE instrument = %s", (symbol,))
         connection.execute(
             "UPDATE stream_positions SET sequence = %s WHERE instrument = %s", (after, symbol)
         )
@@ -1507,7 +1559,7 @@ def test_instrument_can_begin_again(servers: Servers, queries: Queries, tape: Ta
     drain(again)
     halted_with(again, tape, "redis_behind", 1)
     with servers.connect() as connection:
-        for table in ("events", "orders", "trades", "positions", "stream_positions"):
+        for table in ("events", "orders", "trades", "positions", "candles", "stream_positions"):
             connection.execute(f"DELETE FROM {table} WHERE instrument = %s", (tape.symbol,))  # type: ignore[arg-type]
     tape.client.delete(*tape.keys)
     reborn = Tape(tape.client, tape.instrument)
@@ -1529,7 +1581,8 @@ def tables(servers: Servers) -> set[str]:
 def test_migrations_go_up_and_down(servers: Servers) -> None:
     """Rule: migrating twice changes nothing, rolling back leaves no table, and up again works."""
     expected = {"instruments", "events", "orders", "trades", "positions", "stream_positions"}
-    expected |= {"book_snapshots", "book_snapshot_parts"}
+    expected |= {"book_snapshots", "book_snapshot_parts", "candles"}
+    expected |= {"settlements", "settlement_ranges", "settlement_obligations"}
     migrations.migrate(servers.postgres.url)
     assert tables(servers) == expected
     try:
@@ -1540,16 +1593,17 @@ def test_migrations_go_up_and_down(servers: Servers) -> None:
     assert tables(servers) == expected
 
 
-def test_newest_migration_can_be_repeated(servers: Servers, queries: Queries, tape: Tape) -> None:
+def test_newest_migrations_can_be_repeated(servers: Servers, queries: Queries, tape: Tape) -> None:
     """Rule: a migration whose process was killed before the tool noted it is applied again, and
     changes nothing.
     """
     tape.change_rules(taker_fee_bps=Decimal(7))
     tape.play(random.Random(42), 50)
     drain(servers.persister())
-    newest = max(p for p in migrations.MIGRATIONS.glob("*.sql") if "rollback" not in p.name)
+    known = sorted(p for p in migrations.MIGRATIONS.glob("*.sql") if "rollback" not in p.name)
     with servers.connect() as connection:
-        connection.execute(newest.read_bytes())
+        for newest in known[-2:]:
+            connection.execute(newest.read_bytes())
     persisted_once(servers, queries, tape)
 
 
@@ -1628,16 +1682,17 @@ def test_absurd_fee_cannot_be_stored(servers: Servers, tape: Tape, rate: str) ->
 
 
 def test_older_trades_become_positions(servers: Servers, queries: Queries, tape: Tape) -> None:
-    """Rule: a database of the version before learns the clients of its trades, and what each client
-    holds, from what it has.
+    """Rule: a database of a version before learns the clients of its trades, what each client
+    holds at what cost, and candles, from what it has.
     """
     tape.play(random.Random(39), 100)
     tape.buy(client_id="alice")
+    tape.deal(random.Random(45), 150)
     drain(servers.persister())
     before = rows(servers, POSITIONS, tape.symbol)
     with migrations._backend(servers.postgres.url) as backend:
         known = migrations.read_migrations(str(migrations.MIGRATIONS))
-        newest = known.filter(lambda step: step.id.startswith("0004"))
+        newest = known.filter(lambda step: step.id.startswith(("0004", "0006")))
         backend.rollback_migrations(backend.to_rollback(newest))
     assert "positions" not in tables(servers)
     migrations.migrate(servers.postgres.url)

@@ -293,7 +293,7 @@ class TestPersister:
         check_story(system, crowd, rng)
 
     @pytest.mark.parametrize(
-        "table", ["events", "orders", "trades", "positions", "stream_positions"]
+        "table", ["events", "orders", "trades", "positions", "candles", "stream_positions"]
     )
     def test_killed_between_two_statements_it_has_written_all_or_nothing(
         self, system: System, crowd: Crowd, rng: random.Random, table: str

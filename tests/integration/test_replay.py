@@ -109,11 +109,14 @@ def test_a_replay_finds_nothing_where_nothing_is_wrong(traded: tuple[System, str
     assert no_trace(system)
 
 
-SOURCES = {"events", "stream_positions", "book_snapshots", "book_snapshot_parts"}
+SOURCES = {"events", "stream_positions", "book_snapshots", "book_snapshot_parts"} | {
+    *("settlements", "settlement_ranges", "settlement_obligations"),
+}
 """Tables that no replay computes."""
-NOT_COMPUTED = {"quantity", "symbol", "tick_size", "lot_size", "max_price", "max_quantity"} | {
-    "created_at",
-    "first_rules",
+NOT_COMPUTED = {
+    *("quantity", "realised_pnl"),
+    *("symbol", "tick_size", "lot_size", "max_price", "max_quantity"),
+    *("created_at", "first_rules"),
 }
 """Columns of `positions` and `instruments` that are generated, or that no event tells."""
 
@@ -148,6 +151,13 @@ DAMAGE = {
     "an altered position": "UPDATE positions SET bought_quantity = bought_quantity + 1"
     " WHERE client_id = 'trader-0'",
     "a deleted position": "DELETE FROM positions WHERE client_id = 'trader-1'",
+    "an altered cost": "UPDATE positions SET cost = cost + 1 WHERE client_id = 'trader-1'",
+    "an altered candle": "UPDATE candles SET trades = trades + 1"
+    " WHERE start = (SELECT min(start) FROM candles)",
+    "a deleted candle": "DELETE FROM candles WHERE start = (SELECT min(start) FROM candles)",
+    "a candle too many": "INSERT INTO candles SELECT instrument, '2000-01-01T00:00Z', open, high,"
+    " low, close, volume, quote_volume, trades, buy_volume, largest_quantity, first_sequence,"
+    " last_sequence FROM candles ORDER BY start LIMIT 1",
     "all trades": "DELETE FROM trades",
     "an altered rule": "UPDATE instruments SET maker_fee_bps = 4 WHERE symbol = '{symbol}'",
 }
@@ -273,7 +283,8 @@ def test_a_replay_that_is_killed_leaves_nothing_wrong(
     whole = tables(system)
     for _ in range(4):
         damage(system, "DELETE FROM trades")
-        damage(system, "UPDATE positions SET fees = fees + 1")
+        damage(system, "UPDATE positions SET fees = fees + 1, cost = cost + 1")
+        damage(system, "DELETE FROM candles")
         child = subprocess.Popen(
             [sys.executable, "-m", "app", "replay", "--repair"],
             cwd=ROOT,

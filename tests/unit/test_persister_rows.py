@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from app.domain.holdings import Holding
 from app.domain.instruments import EXACT_LIMIT, list_instrument
 from app.domain.orders import RECORD_FIELDS, Status, parse_record
 from app.domain.rules import Rules, rule_texts
@@ -254,11 +255,18 @@ def test_fees_and_positions_are_exact(
     batch = batch_of(*entries, rules=start)
     rows = [dict(zip(event_store.TRADE_COLUMNS, row, strict=True)) for row in batch.trades]
     assert [(Fraction(row["maker_fee"]), Fraction(row["taker_fee"])) for row in rows] == fees
-    assert {str(row[0]): [Fraction(value) for value in row[2:]] for row in batch.positions} == held
+    positions = [
+        dict(zip(event_store.POSITION_COLUMNS, row, strict=True)) for row in batch.position_rows({})
+    ]
+    summed = {str(row["client_id"]): [Fraction(row[name]) for name in SUMS] for row in positions}
+    assert summed == held
 
 
 def _rates(rules: Rules) -> tuple[Decimal, Decimal]:
     return rules.maker_fee_bps, rules.taker_fee_bps
+
+
+SUMS = ("fees", "bought_quantity", "sold_quantity", "bought_notional", "sold_notional", "trades")
 
 
 def _hold(
@@ -277,10 +285,13 @@ def _hold(
 
 
 def test_trade_with_oneself_is_two_sides() -> None:
-    """Rule: a client who trades with himself holds what he held, and pays both fees."""
+    """Rule: a client who trades with himself holds what he held, at what it cost, and pays both
+    fees.
+    """
     own = entry(2, line(2, side="buy"), line(1), fills="1,5000000,100000000")
     rules = Rules(maker_fee_bps=Decimal(1), taker_fee_bps=Decimal(2))
-    (row,) = batch_of(own, rules=rules).positions
+    held = {("alice", "BTC-USD"): Holding(-3, -20)}
+    (row,) = batch_of(own, rules=rules).position_rows(held)
     assert dict(zip(event_store.POSITION_COLUMNS, row, strict=True)) == {
         "client_id": "alice",
         "instrument": "BTC-USD",
@@ -290,7 +301,54 @@ def test_trade_with_oneself_is_two_sides() -> None:
         "bought_notional": "50000.0000000000",
         "sold_notional": "50000.0000000000",
         "trades": 2,
+        "cost": "-0.0000000020",
     }
+
+
+def test_cost_follows_the_order_of_trades() -> None:
+    """Rule: a position's cost goes on from what is stored, trade by trade through the batch."""
+    selling = [line(n, side="sell", client_id="carol") for n in (1, 2)]
+    first = entry(2, line(2, side="buy", client_id="bob"), selling[0], fills="1,10,4 1,20,4")
+    second = entry(
+        3, line(3, side="sell", client_id="bob"), line(2, client_id="dave"), fills="2,30,9"
+    )
+    held = {("bob", "BTC-USD"): Holding(-2, -26)}
+    batch = batch_of(first, second)
+    rows = {row[0]: row[-1] for row in batch.position_rows(held)}
+    # Bob: -2 at 13, then 4 at 10 (2 are left of it), 4 at 20, and -9 at 30 (3 short are left).
+    assert rows == {"carol": "-0.0000000120", "bob": "-0.0000000090", "dave": "0.0000000270"}
+    assert held == {("bob", "BTC-USD"): Holding(-2, -26)}
+
+
+def test_minute_has_a_candle() -> None:
+    """Rule: trades of a minute make a candle; open and close are by sequence, also where the clock
+    has stepped back in between.
+    """
+    minute_us = TIME_US - TIME_US % 60_000_000
+    later, sell = minute_us + 60_000_000, line(2, side="sell", client_id="bob")
+    batch = batch_of(
+        entry(2, line(2, side="buy"), line(1), fills="1,500,2 1,700,7", time=str(minute_us)),
+        entry(3, line(3, side="buy"), line(1), fills="1,900,1", time=str(later)),
+        entry(4, sell, line(1), fills="1,400,3", time=str(later - 1)),
+        entry(5, line(5, side="buy"), line(1), fills="", time=str(later + 60_000_000)),
+    )
+    rows = [dict(zip(event_store.CANDLE_COLUMNS, row, strict=True)) for row in batch.candle_rows]
+    assert rows[0] == {
+        "instrument": "BTC-USD",
+        "start": "2023-11-14T22:13:00.000000Z",
+        "open": "5.00",
+        "high": "7.00",
+        "low": "4.00",
+        "close": "4.00",
+        "volume": "0.00000012",
+        "quote_volume": "0.0000007100",
+        "trades": 3,
+        "buy_volume": "0.00000009",
+        "largest_quantity": "0.00000007",
+        "first_sequence": 2,
+        "last_sequence": 4,
+    }
+    assert [row["start"] for row in rows[1:]] == ["2023-11-14T22:14:00.000000Z"]
 
 
 def test_rules_have_a_row() -> None:

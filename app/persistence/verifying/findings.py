@@ -32,6 +32,7 @@ CODES: Final = {
     "idempotency": "a used key's record and its order contradict each other",
     "orders": "the table orders is not what the events or the trades say",
     "positions": "the table positions is not what the trades say",
+    "candles": "the table candles is not what the trades say",
     "conservation": "what was bought is not what was sold",
 }
 

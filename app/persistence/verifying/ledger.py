@@ -1,18 +1,20 @@
-"""Postgres by itself: whether events, orders, trades and positions of one instrument tell the same
-story, all at one moment. Must not know Redis. Whole rows against the events are what a replay
-compares; here it is the open orders, row by row, and every sum.
+"""Postgres by itself: whether events, orders, trades, positions and candles of one instrument tell
+the same story, all at one moment. Must not know Redis. Whole rows against the events are what a
+replay compares; here it is the open orders, row by row, every sum, and what positions cost.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
 from app.domain.book_state import BookState
+from app.domain.holdings import Holding
 from app.domain.instruments import Instrument
 from app.domain.orders import OPEN, parse_record, split_order_id
 from app.persistence.event_store import ORDER_COLUMNS, Connection
-from app.persistence.rows import Texts, order_row
+from app.persistence.rows import Texts, order_row, to_units
 from app.persistence.verifying.findings import Findings
 
 NAMED: Final = 5
@@ -90,12 +92,13 @@ def _differing(row: tuple[Any, ...], expected: tuple[Any, ...]) -> list[tuple[st
 
 
 def check_sums(connection: Connection, findings: Findings) -> None:
-    """Each order is filled as its trades say, each position is the sum of its trades, and in all
-    what was bought was sold.
+    """Each order is filled as its trades say, each position is the sum of its trades, each candle
+    is what its minute's trades are, and in all what was bought was sold.
     """
     for code, wrong, statement in (
         ("orders", "is not filled as its trades say", _ORDERS_UNLIKE_TRADES),
         ("positions", "is not the sum of its trades", _POSITIONS_UNLIKE_TRADES),
+        ("candles", "is not what its trades are", _CANDLES_UNLIKE_TRADES),
     ):
         found = connection.execute(
             statement, {"symbol": findings.instrument, "named": NAMED}
@@ -113,6 +116,33 @@ def check_sums(connection: Connection, findings: Findings) -> None:
     if fees != charged:
         findings.breach("conservation", f"clients paid {fees}, trades cost {charged}")
 
+
+def check_costs(connection: Connection, findings: Findings, instrument: Instrument) -> None:
+    """Each position cost what its trades make it, one after the other."""
+    held: dict[str, Holding] = defaultdict(Holding)
+    with connection.cursor(name="trades") as cursor:
+        cursor.itersize = ROWS_AT_ONCE
+        for buyer, seller, price, quantity in cursor.execute(_STEPS, (findings.instrument,)):
+            ticks = to_units(price, instrument.tick_size)
+            lots = to_units(quantity, instrument.lot_size)
+            if buyer != seller:
+                held[buyer] = held[buyer].after(lots, ticks)
+                held[seller] = held[seller].after(-lots, ticks)
+    cost_of = Texts(instrument).cost
+    wrong = [
+        f"{client} cost {cost}, must be {must}"
+        for client, cost in connection.execute(_COSTS, (findings.instrument,)).fetchall()
+        if cost != (must := Decimal(cost_of(held[client].cost)))
+    ]
+    for one in wrong[:NAMED]:
+        findings.breach("positions", f"{one} ({len(wrong)} in all)")
+
+
+_STEPS: Final = (
+    "SELECT buyer_client_id, seller_client_id, price, quantity FROM trades WHERE instrument = %s"
+    " ORDER BY sequence, fill_index"
+)
+_COSTS: Final = "SELECT client_id, cost FROM positions WHERE instrument = %s ORDER BY client_id"
 
 _SIDES: Final = """
     SELECT buy_order_id AS order_id, buyer_client_id AS client_id, price, quantity AS bought,
@@ -149,6 +179,24 @@ _POSITIONS_UNLIKE_TRADES: Final = f"""
     WHERE held IS DISTINCT FROM dealt
     ORDER BY client_id LIMIT %(named)s
 """  # noqa: S608  # constants
+
+_CANDLES_UNLIKE_TRADES: Final = """
+    SELECT to_char(start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI"Z"'), count(*) OVER () FROM (
+        SELECT start, (open, high, low, close, volume, quote_volume, trades, buy_volume,
+            largest_quantity, first_sequence, last_sequence) AS kept
+        FROM candles WHERE instrument = %(symbol)s
+    ) AS c FULL JOIN (
+        SELECT date_bin('1 minute', executed_at, timestamptz '1970-01-01 00:00:00+00') AS start,
+            ((array_agg(price ORDER BY sequence, fill_index))[1], max(price), min(price),
+            (array_agg(price ORDER BY sequence DESC, fill_index DESC))[1],
+            sum(quantity), sum(price * quantity), count(*),
+            coalesce(sum(quantity) FILTER (WHERE side = 'buy'), 0),
+            max(quantity), min(sequence), max(sequence)) AS traded
+        FROM trades WHERE instrument = %(symbol)s GROUP BY start
+    ) AS t USING (start)
+    WHERE kept IS DISTINCT FROM traded
+    ORDER BY start LIMIT %(named)s
+"""
 
 _TOTALS: Final = """
     SELECT coalesce(sum(bought_quantity), 0), coalesce(sum(sold_quantity), 0),
