@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from app.domain.events import parse_event
 from app.domain.rules import parse_rules_detail
-from tests import reference
+from tests import reference, sql_truth
 from tests.commands import (
     Amend,
     ArmTimer,
@@ -104,6 +104,8 @@ def audit(system: System, symbol: str, outcomes: Sequence[Outcome] = ()) -> Refe
     check_redis(system, symbol, book)
     check_read_models(system, symbol, book)
     check_clearing(system, symbol, stored)
+    with system.postgres() as connection:
+        sql_truth.check(connection, symbol)
     check_told(symbol, book, outcomes)
     return book
 
@@ -363,8 +365,9 @@ def check_told(symbol: str, book: ReferenceBook, outcomes: Sequence[Outcome]) ->
         if isinstance(one.command, Place) and one.answer.status == 201
     }
     if told:
-        named = [count for identity, count in placed.items() if identity is not None]
-        assert max(named, default=0) <= 1, "traders never use an id twice"
+        twice = {identity for identity, n in placed.items() if identity is not None and n > 1}
+        asked = [one for one in outcomes if getattr(one.command, "client_order_id", 0) in twice]
+        assert not twice, f"traders never use an id twice: {asked}"
     for one in told:
         if is_accepted(one):
             _check_accepted(symbol, book, one)

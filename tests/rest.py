@@ -25,6 +25,15 @@ HOST = "127.0.0.1"
 TIMEOUT_S = 30.0
 """Longer than any answer may take: past it a request hangs, and the test fails."""
 NUMBER_DIGITS = 14
+SEED_NAMES = {
+    "orderId": "order_id",
+    "userId": "client_id",
+    "asset": "instrument",
+    "tradingPair": "instrument",
+    "createdAt": "created_at",
+    "updatedAt": "updated_at",
+}
+"""The names that the seed documents' clients look for in an order, beside those of the contract."""
 PROBLEM_FIELDS = {"type", "title", "status", "detail", "instance", "code"}
 
 
@@ -166,8 +175,10 @@ class Api:
         return answer.json()
 
     def order(self, order_id: str) -> Json:
-        """GET /orders/{order_id} of an order that must be there."""
-        return self.found(f"/orders/{order_id}")
+        """GET /orders/{order_id} of an order that must be there, in the contract's names."""
+        found = self.found(f"/orders/{order_id}")
+        assert found.keys() >= SEED_NAMES.keys()
+        return plain(found)
 
     def pages(self, path: str, cursor: str, following: str, /, **query: object) -> Iterator[Json]:
         """Every page: `cursor` names the parameter that takes what `following` says."""
@@ -192,6 +203,11 @@ class Api:
 
 
 # Orders and problems in short
+
+
+def plain(order: Json) -> Json:
+    """The order without the seeds' names."""
+    return {name: value for name, value in order.items() if name not in SEED_NAMES}
 
 
 def an_order(symbol: str, **fields: object) -> Json:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from app.api import dialects
 from app.api.fields import (
     ABSENT,
     MAX_ID_CHARACTERS,
@@ -54,6 +55,10 @@ class OrderBody(msgspec.Struct, forbid_unknown_fields=True):
     idempotency_key: str | None = None
 
 
+class SeedOrder(OrderBody):
+    """An order that was sent in a dialect of the seed documents."""
+
+
 class Changes(msgspec.Struct, forbid_unknown_fields=True):
     """What is to become of an open order, as clients send it; what is left out stays."""
 
@@ -63,6 +68,7 @@ class Changes(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _ORDER_DECODER = msgspec.json.Decoder(OrderBody)
+_SEED_ORDER_DECODER = msgspec.json.Decoder(SeedOrder)
 _CHANGES_DECODER = msgspec.json.Decoder(Changes)
 
 
@@ -76,6 +82,17 @@ def decode_order(body: bytes) -> OrderBody:
         raise Problem(413, "body_too_large", f"an order has at most {MAX_BODY_BYTES} bytes")
     try:
         return _ORDER_DECODER.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        # Only here, so that plain orders are decoded once.
+        plain = dialects.in_plain_words(body)
+        if plain is None:
+            raise body_problem(error) from error
+    return _decode_seed_order(plain)
+
+
+def _decode_seed_order(plain: bytes) -> SeedOrder:
+    try:
+        return _SEED_ORDER_DECODER.decode(plain)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise body_problem(error) from error
 

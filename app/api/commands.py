@@ -5,7 +5,8 @@ from time import perf_counter
 from typing import ParamSpec, assert_never
 
 from app.api import metrics
-from app.api.bodies import Changes, check_changes, check_order, decode_order
+from app.api.bodies import Changes, SeedOrder, check_changes, check_order, decode_order
+from app.api.dialects import with_seed_names
 from app.api.markets import Markets
 from app.api.outcomes import Answer, Outcomes, log, order_refused
 from app.api.problems import problem_of, refused
@@ -64,6 +65,8 @@ class OrderEntry:
             answer = self._run(market, check_order(wanted, market, header_key), request_id)
         except Exception as error:
             raise order_refused(problem_of(error), request_id) from error
+        if type(wanted) is SeedOrder:
+            answer = answer._replace(body=with_seed_names(answer.body))
         metrics.ORDER_LATENCY.observe(perf_counter() - started)
         return answer
 

@@ -14,6 +14,7 @@ from tests.audit import audit
 from tests.faults.storm import Pulse, Storm, deck, table
 from tests.flow import Crowd, HttpLine, Line
 from tests.rest import Api
+from tests.settlements import check_settlements
 from tests.streams import Listener, SocketLine, check_heard
 from tests.system import System, running_system
 
@@ -83,6 +84,10 @@ def check_stories(
         assert heard > book.sequence / 4, "the listener heard something"
     verified = storm.system.run("verify", "--full")
     assert verified.returncode == 0, verified.stdout + verified.stderr
+    settled = storm.system.run("settle")
+    assert settled.returncode == 0, settled.stdout + settled.stderr
+    with storm.system.postgres() as connection:
+        check_settlements(connection)
 
 
 def test_kills_and_hangs_in_random_order_lose_nothing_and_do_nothing_twice(
