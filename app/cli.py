@@ -9,6 +9,7 @@ import os
 import resource
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from app import logs
@@ -20,7 +21,7 @@ from app.embedded.stores import (
     opened_database_url,
     opened_stores,
 )
-from app.listening import await_port
+from app.listening import await_port, base_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -189,6 +190,56 @@ def _snapshot_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one object a line, for machines")
 
 
+def _settle(settings: Settings, arguments: argparse.Namespace) -> int:
+    import psycopg  # noqa: PLC0415
+
+    from app.clearing import reports, settlement  # noqa: PLC0415
+
+    run_id = arguments.run_id or settlement.new_run_id()
+    if not settlement.RUN_ID.fullmatch(run_id):
+        return _say(ValueError(f"--run-id: {settlement.RUN_ID_RULE}"), EXIT_NOT_STARTED)
+    try:
+        with (
+            opened_database_url(settings) as database_url,
+            settlement.connect(database_url) as connection,
+        ):
+            settlement.settle(connection, settlement.Wanted(run_id, arguments.instrument))
+            for text in reports.FORMATS[arguments.format](connection, run_id):
+                print(text, end="")
+    except psycopg.OperationalError as error:
+        return _say(error, EXIT_STORE_AWAY)
+    except (settlement.RunIdReused, settlement.UnknownInstrument, psycopg.Error) as error:
+        return _say(error, EXIT_FAILED)
+    return EXIT_OK
+
+
+def _settle_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--run-id", help="of the run: one that is done is told again, one that is not goes on"
+    )
+    parser.add_argument("--instrument", metavar="SYMBOL", help="only this one")
+    parser.add_argument("--format", choices=("text", "csv", "json"), default="text")
+
+
+def _simulate(settings: Settings, arguments: argparse.Namespace) -> int:
+    from app.simulation.client import ServerAway, ServerRefuses  # noqa: PLC0415
+    from app.simulation.options import options_of  # noqa: PLC0415
+    from app.simulation.run import run  # noqa: PLC0415
+
+    options = options_of(arguments, base_url(settings))
+    try:
+        is_clean = run(options, partial(print, flush=True))
+    except (ServerAway, ServerRefuses) as error:
+        return _say(error, EXIT_FAILED)
+    return EXIT_OK if is_clean else EXIT_FAILED
+
+
+def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
+    from app.simulation import options  # noqa: PLC0415
+
+    options.add_arguments(parser)
+
+
 def _instrument_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--instrument",
@@ -229,6 +280,18 @@ COMMANDS: Final = (
         summary="writes books down in Postgres as they are there, with their digests",
         run=_snapshot,
         add_arguments=_snapshot_arguments,
+    ),
+    Command(
+        name="simulate",
+        summary="traders on a running server, so that its page and dashboards live; Ctrl-C ends it",
+        run=_simulate,
+        add_arguments=_simulate_arguments,
+    ),
+    Command(
+        name="settle",
+        summary="nets all trades since the last settlement into what each client owes and is owed",
+        run=_settle,
+        add_arguments=_settle_arguments,
     ),
 )
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import psycopg
@@ -136,11 +138,19 @@ def _rebuild(settings: Settings, stores: Stores, supervisor: Supervisor) -> None
 def _tell(settings: Settings, redis_shell: list[str], postgres_shell: list[str]) -> None:
     url = base_url(settings)
     lines = {
+        "page": f"{url}/",
         "REST": f"{url}/orders",
         "WebSocket": f"{url.replace('http', 'ws', 1)}/ws",
         "books": shlex.join(redis_shell),
         "history": shlex.join(postgres_shell),
         "data": str(settings.data_dir),
+        "traders": shlex.join([_python(), "-m", "app", "simulate", "--url", url]),
     }
     print(*(f"{what:>10}  {where}" for what, where in lines.items()), sep="\n")
     print("Crossbook is ready", flush=True)
+
+
+def _python() -> str:
+    """As short as it can be typed where we were started."""
+    path = Path(sys.executable)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

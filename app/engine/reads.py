@@ -6,7 +6,7 @@ Every answer comes from Redis as it is now; what has left Redis is Postgres's to
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import msgspec
 from redis import Redis
@@ -46,6 +46,31 @@ and before the next client's.
 """
 
 
+class ServerState(NamedTuple):
+    """What Redis says of itself. `memory_max_bytes` 0: no limit."""
+
+    memory_used_bytes: int
+    memory_max_bytes: int
+    file_bytes: int
+    """Of the append-only file."""
+    clients: int
+    commands: int
+    """Carried out since it started."""
+    is_file_written: bool
+    is_replica: bool
+
+    @property
+    def why_read_only(self) -> str | None:
+        """Why it takes no writes; None where it takes them."""
+        if self.is_replica:
+            return "it is a replica"
+        if not self.is_file_written:
+            return "its append-only file cannot be written"
+        if self.memory_max_bytes and self.memory_used_bytes > self.memory_max_bytes:
+            return "its memory is full"
+        return None
+
+
 class BookReads:
     """Reads of all books of one Redis. `client` must return bytes."""
 
@@ -76,15 +101,20 @@ class BookReads:
         """Why Redis takes no writes at present: its file cannot be written, its memory is full, or
         it is a replica. None where it takes them.
         """
+        return self.server().why_read_only
+
+    def server(self) -> ServerState:
+        """What Redis says of itself."""
         found: dict[str, Any] = self._call("INFO")
-        if found.get("role") == "slave":
-            return "it is a replica"
-        if found.get("aof_last_write_status", "ok") != "ok":
-            return "its append-only file cannot be written"
-        memory_max = int(found.get("maxmemory", 0))
-        if memory_max and int(found.get("used_memory", 0)) > memory_max:
-            return "its memory is full"
-        return None
+        return ServerState(
+            memory_used_bytes=int(found.get("used_memory", 0)),
+            memory_max_bytes=int(found.get("maxmemory", 0)),
+            file_bytes=int(found.get("aof_current_size", 0)),
+            clients=int(found.get("connected_clients", 0)),
+            commands=int(found.get("total_commands_processed", 0)),
+            is_file_written=found.get("aof_last_write_status", "ok") == "ok",
+            is_replica=found.get("role") == "slave",
+        )
 
     def instrument(self, symbol: str) -> Instrument | None:
         """One listed instrument.
@@ -221,6 +251,22 @@ class BookReads:
             pipeline.zcard(keys.asks)
         counts = self._execute(pipeline)
         return {symbol: (counts[2 * i], counts[2 * i + 1]) for i, symbol in enumerate(symbols)}
+
+    def sequences(self, symbols: list[str]) -> dict[str, int]:
+        """The sequence of each book that there is: how many commands it has accepted."""
+        pipeline = self._client.pipeline(transaction=False)
+        for keys in map(book_keys, symbols):
+            pipeline.hget(keys.book, "sequence")
+        found = zip(symbols, self._execute(pipeline), strict=True)
+        return {symbol: int(text) for symbol, text in found if isinstance(text, bytes)}
+
+    def stream_lengths(self, symbols: list[str]) -> dict[str, int]:
+        """Events that each stream holds, committed or not."""
+        pipeline = self._client.pipeline(transaction=False)
+        for symbol in symbols:
+            pipeline.xlen(events_key(symbol))
+        found = zip(symbols, self._execute(pipeline), strict=True)
+        return {symbol: length for symbol, length in found if isinstance(length, int)}
 
     def without_book(self, symbols: list[str]) -> list[str]:
         """Those of `symbols` whose book is not in Redis."""

@@ -40,11 +40,17 @@ def test_the_image_takes_what_stands_above_the_marker() -> None:
     assert MARKER in (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
-def test_compose_publishes_the_api_on_loopback_and_nothing_else(compose: dict[str, Any]) -> None:
+def test_compose_publishes_on_loopback_the_api_and_nothing_else(compose: dict[str, Any]) -> None:
     published = {
         name: part["ports"] for name, part in compose["services"].items() if "ports" in part
     }
-    assert published == {"api": ["127.0.0.1:3000:3000"]}
+    unasked = {name for name in published if "profiles" not in compose["services"][name]}
+    assert unasked == {"api"}
+    assert published == {
+        "api": ["127.0.0.1:3000:3000"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "grafana": ["127.0.0.1:3001:3000"],
+    }
 
 
 def test_compose_waits_for_what_a_part_needs(compose: dict[str, Any]) -> None:
@@ -64,7 +70,7 @@ def test_compose_waits_for_what_a_part_needs(compose: dict[str, Any]) -> None:
 
 def test_compose_keeps_the_data_and_the_projects_redis_settings(compose: dict[str, Any]) -> None:
     parts = compose["services"]
-    assert set(compose["volumes"]) == {"redis-data", "postgres-data"}
+    assert set(compose["volumes"]) == {"redis-data", "postgres-data", "prometheus-data"}
     assert "./redis.conf:/etc/redis.conf:ro" in parts["redis"]["volumes"]
     assert "redis-data:/data" in parts["redis"]["volumes"]
     assert "postgres-data:/var/lib/postgresql/data" in parts["postgres"]["volumes"]
