@@ -1,6 +1,6 @@
 """The WebSocket for tests: orders that go over it, and a listener that records what it hears of
-every instrument over all reconnections and holds it against the events. Knows the contract, not
-the product.
+every instrument over all reconnections, going on where it was, and holds it against the events.
+Knows the contract, not the product.
 """
 
 import json
@@ -95,10 +95,15 @@ class Stretch:
     snapshot: Levels
     heard: list[int] = field(default_factory=list)
 
+    @property
+    def end(self) -> int:
+        """The last event heard."""
+        return self.start + len(self.heard)
+
 
 @dataclass
 class _Ear:
-    """One instrument on one connection: messages of the event under way."""
+    """One instrument: the stretch that goes on, and messages of the event under way."""
 
     stretch: Stretch | None = None
     trades: list[tuple[object, ...]] = field(default_factory=list)
@@ -112,7 +117,7 @@ class Listener:
         self.stretches: dict[str, list[Stretch]] = {symbol: [] for symbol in symbols}
         self.connections = 0
         self._port = port
-        self._ears: dict[str, _Ear] = {}
+        self._ears = {symbol: _Ear() for symbol in symbols}
         self._stop = threading.Event()
         self._error: BaseException | None = None
 
@@ -141,10 +146,14 @@ class Listener:
     def _listen(self) -> None:
         socket = _connect(self._port, LISTEN_TIMEOUT_S)
         self.connections += 1
-        self._ears = {symbol: _Ear() for symbol in self.stretches}
+        since = {}
+        for symbol, ear in self._ears.items():
+            ear.trades, ear.orders = [], []
+            if ear.stretch is not None:
+                since[symbol] = ear.stretch.end
         wanted = {"op": "subscribe", "channels": CHANNELS, "instruments": list(self.stretches)}
         try:
-            socket.send(json.dumps(wanted))
+            socket.send(json.dumps(wanted | {"since": since}))
             while not self._stop.is_set():
                 with suppress(WebSocketTimeoutException):
                     self._take(msgspec.json.decode(socket.recv() or b"{}"))
@@ -177,7 +186,7 @@ class Listener:
 def _close_event(ear: _Ear, delta: Message) -> None:
     """A delta is the last message of its event."""
     assert ear.stretch is not None, f"a delta without a snapshot: {delta}"
-    before = ear.stretch.start + len(ear.stretch.heard)
+    before = ear.stretch.end
     assert (delta["previous_sequence"], delta["sequence"]) == (before, before + 1), delta
     told = (tuple(ear.trades), tuple(ear.orders), tuple(sorted(_levels(delta))))
     ear.stretch.heard.append(hash(told))

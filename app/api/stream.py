@@ -5,7 +5,6 @@ understands messages. It must not know how either is done.
 """
 
 import logging
-import re
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple, Protocol
 
@@ -23,8 +22,11 @@ from app.api.fields import ABSENT, MAX_ID_CHARACTERS, Errors, read_text
 from app.api.problems import Problem
 from app.domain.instruments import Market
 from app.engine.executor import EngineUnavailable
+from app.feed import compression
+from app.feed.conflation import INTERVAL_MS_MAX, INTERVAL_MS_MIN
 from app.feed.connection import Connection, WebSocket
 from app.feed.hub import SUBSCRIPTIONS_MAX, Hub, HubFull, TooManySubscriptions
+from app.feed.members import EVERY_EVENT, BookOptions
 from app.feed.messages import Channel, Channels, error, frame
 from app.feed.subscribers import Subscriber
 from app.feed.transport import GuardedSocket
@@ -38,16 +40,16 @@ CLIENTS_MAX = 100
 REQUEST_ID_CHARACTERS_MAX = 128
 DETAIL_CHARACTERS_MAX = 300
 INT64_MAX = 2**63 - 1
-"""The greatest integer request id; beyond it JSON libraries disagree."""
+"""The greatest integer request id and sequence; beyond it JSON libraries disagree."""
 RETRY_AFTER_S = 1
 
 ROUTES = ("/ws", "/stream")
 _SOCKET_NAMES = ("gunicorn.socket", "werkzeug.socket")
 """Where WSGI servers put a connection's socket."""
 _EXTENSIONS = "HTTP_SEC_WEBSOCKET_EXTENSIONS"
-_PLAIN_EXTENSIONS = re.compile(r"[A-Za-z0-9-]+(?:\s*[;,]\s*[A-Za-z0-9_-]+(?:\s*=\s*\d{1,2})?)*")
 _logger = logging.getLogger(__name__)
 
+Sequence = Annotated[int, Meta(ge=0, le=INT64_MAX)]
 RequestId = (
     Annotated[str, Meta(max_length=REQUEST_ID_CHARACTERS_MAX)]
     | Annotated[int, Meta(ge=-INT64_MAX, le=INT64_MAX)]
@@ -94,7 +96,9 @@ class _Selection(_Message, kw_only=True):
 
 
 class _Subscribe(_Selection, tag="subscribe", kw_only=True):
-    pass
+    interval_ms: int = 0
+    checksum: bool = False
+    since: Annotated[dict[str, Sequence], Meta(max_length=INSTRUMENTS_MAX)] | Sequence | None = None
 
 
 class _Unsubscribe(_Selection, tag="unsubscribe", kw_only=True):
@@ -233,10 +237,16 @@ class _Conversation:
 
     def _subscribe(self, message: _Subscribe) -> None:
         channels = _channels(message)
+        options = _book_options(message, channels)
+        since = _since(message)
         markets = [self._market(symbol) for symbol in dict.fromkeys(message.instruments)]
-        acknowledgement = frame(_acknowledgement("subscribed", message))
+        # What was not asked for is not spoken of, either.
+        said = {name: value for name, value in options._asdict().items() if value}
+        acknowledgement = frame(_acknowledgement("subscribed", message) | said)
         try:
-            self._hub.subscribe(self._subscriber, channels, markets, acknowledgement)
+            self._hub.subscribe(
+                self._subscriber, channels, markets, acknowledgement, options, since
+            )
         except TooManySubscriptions:
             detail = f"at most {SUBSCRIPTIONS_MAX} channels of instruments on one connection"
             raise _Refused("too_many_subscriptions", detail) from None
@@ -274,6 +284,29 @@ def _channels(message: _Selection) -> Channels:
     if unknown:
         raise _Refused("unknown_channel", f"no channel {unknown[0][:32]!r}")
     return frozenset(map(Channel, message.channels))
+
+
+def _book_options(message: _Subscribe, channels: Channels) -> BookOptions:
+    options = BookOptions(message.interval_ms, message.checksum)
+    if options != EVERY_EVENT and Channel.BOOK not in channels:
+        raise _Refused("invalid_message", "interval_ms and checksum are for the channel book")
+    if options.interval_ms and not INTERVAL_MS_MIN <= options.interval_ms <= INTERVAL_MS_MAX:
+        limits = f"{INTERVAL_MS_MIN} to {INTERVAL_MS_MAX}"
+        raise _Refused("invalid_message", f"interval_ms: 0 for every event, else {limits}")
+    return options
+
+
+def _since(message: _Subscribe) -> dict[str, int]:
+    """The sequence that each instrument is to go on from, of those that are to."""
+    since = message.since
+    if since is None:
+        return {}
+    if isinstance(since, int):
+        return dict.fromkeys(message.instruments, since)
+    unknown = since.keys() - set(message.instruments)
+    if unknown:
+        raise _Refused("invalid_message", f"since: {min(unknown)[:32]!r} is not in instruments")
+    return since
 
 
 def _read(message: str | bytes) -> _Known:
@@ -368,9 +401,12 @@ def _prepare_handshake() -> None:
     for name in _SOCKET_NAMES:
         if name in environ:
             g.guard = environ[name] = GuardedSocket(environ[name])
-    # wsproto fails on parameters that are no numbers; without the header nothing is compressed.
-    if not _PLAIN_EXTENSIONS.fullmatch(environ.get(_EXTENSIONS, "")):
-        environ.pop(_EXTENSIONS, None)
+    # wsproto takes any offer that it understands, and fails on parameters that are no numbers; so
+    # what is left of the header is what it is to agree on.
+    agreed = compression.agree(environ.pop(_EXTENSIONS, ""))
+    if agreed is not None:
+        environ[_EXTENSIONS] = agreed
+    g.subscriber.compressed = agreed is not None
 
 
 def _bad_handshake(reason: Exception) -> Response:

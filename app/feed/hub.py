@@ -5,8 +5,9 @@ not know Flask, sockets or commands.
 """
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from threading import Event, Lock, Thread
 
 from redis import Redis
@@ -15,9 +16,11 @@ from redis.exceptions import RedisError
 from app.domain.instruments import Market
 from app.engine.executor import EngineUnavailable
 from app.feed import metrics
-from app.feed.instrument_feed import Entry, InstrumentFeed
+from app.feed.instrument_feed import RESUME_EVENTS_MAX, Entry, InstrumentFeed
+from app.feed.members import EVERY_EVENT, BookOptions
 from app.feed.messages import Channel, Channels, Frames
-from app.feed.reader import StreamReader, read_sequences
+from app.feed.quotes import Quote, TickerOf, TickerReader
+from app.feed.reader import READ_ENTRIES_MAX, StreamReader, read_after, read_sequences
 from app.feed.replica import Page, Replica
 from app.feed.subscribers import CLOSE_GOING_AWAY, Closing, Subscriber
 
@@ -27,6 +30,12 @@ SUBSCRIPTIONS_MAX = 300
 """Subscriptions (a channel of an instrument) of one socket."""
 PULSE_S = 0.1
 """How often heartbeats that are due, and the end of the process, are looked for."""
+PULSE_S_MIN = 0.005
+"""And how often at most, also where deltas of conflated books are due one after the other."""
+RESUME_READS_MAX = 4 * RESUME_EVENTS_MAX // READ_ENTRIES_MAX
+"""Reads of the stream for one subscriber that resumes. A book that goes on faster than that is not
+caught up with."""
+NO_SINCE: Mapping[str, int] = {}
 
 _GOING_AWAY = Closing(CLOSE_GOING_AWAY, "server is stopping")
 _logger = logging.getLogger(__name__)
@@ -43,13 +52,15 @@ class TooManySubscriptions(Exception):
 class Hub:
     """Joins sockets to event streams. Thread- and greenlet-safe; make one for each process.
 
-    `client` comes from `app.feed.reader.connect`. `clock` gives seconds, monotonic. Threads start
-    with the first socket and the first subscription, so a hub may be made before a fork.
+    `client` comes from `app.feed.reader.connect`, tickers from `ticker_of`, called by one thread.
+    `clock` gives seconds, monotonic. Threads start with the first socket and the first
+    subscription, so a hub may be made before a fork.
     """
 
     def __init__(
         self,
         client: "Redis",
+        ticker_of: TickerOf,
         clock: Callable[[], float] = time.monotonic,
         subscribers_max: int = SUBSCRIBERS_MAX,
         new_subscriber: Callable[[], Subscriber] = Subscriber,
@@ -65,6 +76,7 @@ class Hub:
         self._process_stops: Callable[[], bool] = bool
         self._threads: set[str] = set()
         self._reader = StreamReader(client, self, clock)
+        self._tickers = TickerReader(ticker_of, self, clock)
         self._stop_pulse = Event()
 
     # --- sockets
@@ -100,6 +112,7 @@ class Hub:
             for subscriber in self._subscribers:
                 subscriber.retire(_GOING_AWAY)
         self._reader.stop()
+        self._tickers.stop()
         self._stop_pulse.set()
 
     def stop_when(self, process_stops: Callable[[], bool]) -> None:
@@ -114,8 +127,11 @@ class Hub:
         channels: Channels,
         markets: Iterable[Market],
         acknowledgement: Frames,
+        options: BookOptions = EVERY_EVENT,
+        since: Mapping[str, int] = NO_SINCE,
     ) -> None:
-        """Send `acknowledgement`, then all that happens on `channels` of `markets` from here on.
+        """Send `acknowledgement`, then all that happens on `channels` of `markets` from here on; of
+        those with a sequence in `since`, what happened after it first, if that can be had.
 
         Raises:
             EngineUnavailable: an instrument nobody follows yet, and Redis is away.
@@ -130,9 +146,39 @@ class Hub:
             subscriber.subscriptions |= pairs
             subscriber.offer(acknowledgement)
             for symbol, market in wanted.items():
-                self._feed(market, sequences[symbol]).subscribe(subscriber, channels)
+                feed = self._feed(market, sequences[symbol])
+                feed.subscribe(subscriber, channels, options, since.get(symbol))
+        self._start_threads(channels)
+        for symbol in since:
+            self._resume(subscriber, symbol)
+
+    def _start_threads(self, channels: Channels) -> None:
         self._start("feed-reader", self._reader.run)
         self._reader.wake()
+        if Channel.TICKER in channels:
+            self._start("feed-tickers", self._tickers.run)
+            self._tickers.wake()
+
+    def _resume(self, subscriber: Subscriber, symbol: str) -> None:
+        """Tell a subscriber what it missed, page by page and no faster than it reads, until it is
+        where the feed is; or where that cannot be, let it begin anew."""
+        feed = self._feeds[symbol]
+        try:
+            for _ in range(RESUME_READS_MAX):
+                subscriber.wait_for_room()
+                with self._lock:
+                    after = feed.resume_after(subscriber)
+                if after is None or subscriber.closing is not None:
+                    return
+                entries = read_after(self._client, symbol, after)
+                with self._lock:
+                    feed.resume(subscriber, after, entries)
+        except (RedisError, OSError) as error:
+            details = {"instrument": symbol, "error": repr(error)}
+            _logger.warning("what a subscriber missed cannot be read", extra=details)
+        finally:
+            with self._lock:
+                feed.stop_resuming(subscriber)
 
     def _sequences(self, symbols: Iterable[str]) -> dict[str, int]:
         """Where books are now: where a feed that begins will begin. Without events: at 0."""
@@ -199,6 +245,18 @@ class Hub:
             if feed is not None and feed.sequence >= after:
                 feed.take(entries)
 
+    def ticker_sequences(self) -> dict[str, int]:
+        """The last sequence seen of each instrument whose ticker is wanted."""
+        with self._lock:
+            return {s: feed.sequence for s, feed in self._feeds.items() if feed.has_ticker}
+
+    def tell_ticker(self, symbol: str, quote: Quote) -> None:
+        """Fan out the ticker of one instrument."""
+        with self._lock:
+            feed = self._feeds.get(symbol)
+            if feed is not None:
+                feed.tell_ticker(quote)
+
     def restart(self, symbol: str, sequence: int) -> None:
         """Go on from the event after `sequence`: the stream has nothing that continues the feed."""
         with self._lock:
@@ -225,13 +283,17 @@ class Hub:
         Thread(target=target, name=name, daemon=True).start()
 
     def _pulse(self) -> None:
-        while not self._stop_pulse.wait(PULSE_S):
+        pause_s = PULSE_S
+        while not self._stop_pulse.wait(pause_s):
             if self._process_stops():
                 self.stop()
-            self.pulse()
+            pause_s = self.pulse()
 
-    def pulse(self) -> None:
-        """Send the heartbeats that are due."""
+    def pulse(self) -> float:
+        """Send what is due; seconds until something may be due again."""
         with self._lock:
             for feed in self._feeds.values():
                 feed.pulse()
+            dues = [feed.due_at for feed in self._feeds.values() if feed.due_at is not None]
+        due_s = min(dues, default=math.inf) - self._clock()
+        return max(PULSE_S_MIN, min(PULSE_S, due_s))

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from app.domain.events import Event
+from app.domain.events import Event, LevelChange
 from app.domain.instruments import Market
 from app.domain.views import View, order_view, trade_view
-from app.feed.frames import text_frame
+from app.feed.frames import compressed_frame, text_frame
 
 GONE = "0"
 """The quantity of a level that is no more, whatever the instrument's number of decimals."""
@@ -24,14 +24,20 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Channel(StrEnum):
-    """All channels that can be subscribed to, in the order in which one event's messages leave."""
+    """All channels that can be subscribed to, in the order in which one event's messages leave.
+    Of events a ticker is no message."""
 
     TRADES = "trades"
     ORDERS = "orders"
     BOOK = "book"
+    TICKER = "ticker"
 
 
 Channels = frozenset[Channel]
+
+NO_CHANNELS: Channels = frozenset()
+EVENT_CHANNELS: Channels = frozenset(Channel) - {Channel.TICKER}
+"""What is told of each event; of these a client can ask for what it missed."""
 
 
 class Frames(NamedTuple):
@@ -44,9 +50,31 @@ class Frames(NamedTuple):
 NOTHING = Frames(b"", 0)
 
 
-def frame(message: View) -> Frames:
-    """One message, ready for any socket."""
-    return Frames(text_frame(_encode(message)), 1)
+class Form(NamedTuple):
+    """How a subscriber's messages are written: those of the book with its checksum or without, and
+    for a client that agreed on compression or not."""
+
+    checksum: bool = False
+    compressed: bool = False
+
+
+PLAIN = Form()
+
+
+class Look(NamedTuple):
+    """Which messages of an event a subscriber is sent, and how: those alike get the same bytes."""
+
+    channels: Channels
+    form: Form = PLAIN
+
+
+def frame(message: View, form: Form = PLAIN) -> Frames:
+    """One message, ready for any socket of that form; a plain one for all."""
+    return Frames(_framing(form)(_encode(message)), 1)
+
+
+def _framing(form: Form) -> Callable[[bytes], bytes]:
+    return compressed_frame if form.compressed else text_frame
 
 
 def error(code: str, detail: str, **more: object) -> Frames:
@@ -67,17 +95,32 @@ def gap(symbol: str, sequence: int) -> Frames:
 
 def book_snapshot(
     market: Market, sequence: int, bids: Iterable[Level], asks: Iterable[Level]
-) -> Frames:
+) -> View:
     """All levels of a book, each side best first as given."""
-    return frame(
-        {
-            "type": "book_snapshot",
-            "instrument": market.symbol,
-            "sequence": sequence,
-            "bids": [_level(market, *level) for level in bids],
-            "asks": [_level(market, *level) for level in asks],
-        }
-    )
+    return {
+        "type": "book_snapshot",
+        "instrument": market.symbol,
+        "sequence": sequence,
+        "bids": [_level(market, *level) for level in bids],
+        "asks": [_level(market, *level) for level in asks],
+    }
+
+
+def book_delta(
+    market: Market, previous: int, sequence: int, changes: Iterable[LevelChange]
+) -> View:
+    """What changed after the event `previous` up to `sequence`."""
+    sides: dict[str, list[tuple[str, str]]] = {"bid": [], "ask": []}
+    for change in changes:
+        sides[change.side].append(_level(market, change.price_ticks, change.total_lots))
+    return {
+        "type": "book_delta",
+        "instrument": market.symbol,
+        "sequence": sequence,
+        "previous_sequence": previous,
+        "bids": sides["bid"],
+        "asks": sides["ask"],
+    }
 
 
 def _level(market: Market, price_ticks: int, total_lots: int) -> tuple[str, str]:
@@ -85,21 +128,19 @@ def _level(market: Market, price_ticks: int, total_lots: int) -> tuple[str, str]
     return market.price.format(price_ticks), quantity
 
 
-def _book_delta(market: Market, event: Event) -> list[View]:
+def with_checksum(view: View, checksum: int | None) -> View:
+    """A message of the book for those who asked for its checksum; without where it is not known."""
+    return view if checksum is None else view | {"checksum": checksum}
+
+
+def ticker(view: View) -> View:
+    """A Ticker as REST gives it, as a message."""
+    return {"type": "ticker", **view}
+
+
+def _book_deltas(market: Market, event: Event) -> list[View]:
     """Exactly one for each event, also where no level changed: the chain has every sequence."""
-    sides: dict[str, list[tuple[str, str]]] = {"bid": [], "ask": []}
-    for change in event.levels:
-        sides[change.side].append(_level(market, change.price_ticks, change.total_lots))
-    return [
-        {
-            "type": "book_delta",
-            "instrument": market.symbol,
-            "sequence": event.sequence,
-            "previous_sequence": event.sequence - 1,
-            "bids": sides["bid"],
-            "asks": sides["ask"],
-        }
-    ]
+    return [book_delta(market, event.sequence - 1, event.sequence, event.levels)]
 
 
 def _trades(market: Market, event: Event) -> list[View]:
@@ -120,31 +161,47 @@ def _order(view: View) -> View:
 _VIEWS: dict[Channel, Callable[[Market, Event], list[View]]] = {
     Channel.TRADES: _trades,
     Channel.ORDERS: _orders,
-    Channel.BOOK: _book_delta,
+    Channel.BOOK: _book_deltas,
 }
 
 
 class EventMessages:
-    """One event's messages, channel by channel; encoded when the first subscriber needs them."""
+    """One event's messages, channel by channel; encoded when the first subscriber needs them.
 
-    __slots__ = ("_event", "_made", "_market")
+    `checksum` is of the book after the event, where somebody asked for it.
+    """
 
-    def __init__(self, market: Market, event: Event) -> None:
+    __slots__ = ("_checksum", "_frames", "_market", "_payloads", "event")
+
+    def __init__(self, market: Market, event: Event, checksum: int | None = None) -> None:
+        self.event = event
         self._market = market
-        self._event = event
-        self._made: dict[Channel, list[bytes]] = {}
+        self._checksum = checksum
+        self._payloads: dict[tuple[Channel, bool], list[bytes]] = {}
+        self._frames: dict[tuple[Channel, Form], list[bytes]] = {}
 
-    def of(self, channel: Channel) -> list[bytes]:
+    def of(self, channel: Channel, form: Form) -> list[bytes]:
         """The frames of one channel; none where the event has nothing for it."""
-        made = self._made.get(channel)
-        if made is None:
-            views = _VIEWS[channel](self._market, self._event)
-            made = self._made[channel] = [text_frame(_encode(view)) for view in views]
-        return made
+        key = channel, form
+        frames = self._frames.get(key)
+        if frames is None:
+            frames = self._frames[key] = [*map(_framing(form), self._encoded(channel, form))]
+        return frames
+
+    def _encoded(self, channel: Channel, form: Form) -> list[bytes]:
+        key = channel, form.checksum
+        payloads = self._payloads.get(key)
+        if payloads is None:
+            views = _VIEWS[channel](self._market, self.event)
+            if form.checksum and channel is Channel.BOOK:
+                views = [with_checksum(view, self._checksum) for view in views]
+            payloads = self._payloads[key] = [*map(_encode, views)]
+        return payloads
 
 
-def joined(events: Iterable[EventMessages], channels: Channels) -> Frames:
-    """All messages of `events` on `channels`: event by event, within one in Channel's order."""
-    wanted = [channel for channel in Channel if channel in channels]
-    frames = [data for event in events for channel in wanted for data in event.of(channel)]
+def joined(events: Iterable[EventMessages], look: Look) -> Frames:
+    """What `look` shows of `events`: event by event, within one in Channel's order."""
+    wanted = [channel for channel in Channel if channel in look.channels]
+    form = look.form
+    frames = [data for event in events for channel in wanted for data in event.of(channel, form)]
     return Frames(b"".join(frames), len(frames))

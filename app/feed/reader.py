@@ -80,6 +80,12 @@ def read_sequences(client: "Redis", symbols: Sequence[str]) -> dict[str, int | N
     return {symbol: None if text is None else int(text) for symbol, text in pairs}
 
 
+def read_after(client: "Redis", symbol: str, sequence: int) -> list[Entry]:
+    """What the stream has after `sequence`, at most READ_ENTRIES_MAX entries."""
+    found = client.xrange(events_key(symbol), f"{sequence + 1}-0", "+", READ_ENTRIES_MAX)
+    return cast(list[Entry], found)
+
+
 def _read_rebuilt(client: "Redis", symbols: Sequence[str]) -> dict[str, str | None]:
     pipeline = client.pipeline(transaction=False)
     for symbol in symbols:

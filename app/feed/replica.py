@@ -17,6 +17,7 @@ applied. Then each level is what it was at S:
   it is 0, there was no field to return, and the copy was emptied when the load began.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -41,12 +42,14 @@ class Replica:
 
     def __init__(self, sequence: int) -> None:
         self._sides: dict[str, dict[int, int]] = {side: {} for side in SIDES}
+        self._prices: dict[str, list[int]] | None = None
         self.load(sequence)
 
     def load(self, sequence: int) -> None:
         """Begin again: empty, to be filled by a scan that starts now, and by events from here."""
         for levels in self._sides.values():
             levels.clear()
+        self.disorder()
         self.sequence = sequence
         self.cursor = SCAN_START
         self._complete_from: int | None = None
@@ -75,12 +78,34 @@ class Replica:
         """Apply the event that follows `sequence`."""
         assert sequence == self.sequence + 1
         for change in changes:
-            levels = self._sides[change.side]
-            if change.total_lots:
-                levels[change.price_ticks] = change.total_lots
-            else:
-                levels.pop(change.price_ticks, None)
+            self._set(change)
         self.sequence = sequence
+
+    def _set(self, change: LevelChange) -> None:
+        levels, price = self._sides[change.side], change.price_ticks
+        if self._prices is not None and (price in levels) != bool(change.total_lots):
+            prices = self._prices[change.side]
+            if change.total_lots:
+                insort(prices, price)
+            else:
+                del prices[bisect_left(prices, price)]
+        if change.total_lots:
+            levels[price] = change.total_lots
+        else:
+            levels.pop(price, None)
+
+    def best(self, depth: int) -> tuple[list[Level], list[Level]]:
+        """The `depth` best bids and asks of a copy that is ready, best first. Prices are kept in
+        order from the first call on, until `disorder`."""
+        if self._prices is None:
+            self._prices = {side: sorted(levels) for side, levels in self._sides.items()}
+        bids, asks = self._prices["bid"][: -depth - 1 : -1], self._prices["ask"][:depth]
+        of_bid, of_ask = self._sides["bid"], self._sides["ask"]
+        return [(each, of_bid[each]) for each in bids], [(each, of_ask[each]) for each in asks]
+
+    def disorder(self) -> None:
+        """Nobody asks for the best any more: prices need not be kept in order."""
+        self._prices = None
 
     def bids(self) -> list[Level]:
         """All bid levels, best first."""

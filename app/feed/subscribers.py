@@ -45,6 +45,8 @@ class Subscriber:
         """Channel and symbol of each subscription; the hub's, changed under its lock only."""
         self.closing: Closing | None = None
         """Set once, when the server has decided to end the connection."""
+        self.compressed = False
+        """Whether its client agreed on compressed messages; set before it subscribes."""
         self._messages_max = messages_max
         self._bytes_max = bytes_max
         self._queue: deque[Frames] = deque()
@@ -54,6 +56,7 @@ class Subscriber:
         self._handles = False
         self._lock = Lock()
         self._filled = Event()
+        self._emptied = Event()
 
     def begin(self) -> bool:
         """A message of the client is about to be handled; False where the connection is ending and
@@ -93,6 +96,19 @@ class Subscriber:
         self._filled.set()
         return True
 
+    def wait_for_room(self) -> None:
+        """Wait until at most half of the queue is taken, or the connection is ending: for whoever
+        has much to offer and need not offer it now."""
+        while True:
+            with self._lock:
+                self._emptied.clear()
+                is_half_empty = (
+                    self._messages * 2 <= self._messages_max and self._bytes * 2 <= self._bytes_max
+                )
+                if is_half_empty or self.closing is not None:
+                    return
+            self._emptied.wait()
+
     def take(self, timeout_s: float) -> Frames:
         """What waits, in order, up to about WRITE_BYTES; NOTHING after `timeout_s` without any,
         and at once when the connection is ending and all was taken."""
@@ -114,6 +130,7 @@ class Subscriber:
             size += len(frames.data)
         self._messages -= messages
         self._bytes -= size
+        self._emptied.set()
         return Frames(b"".join(taken), messages) if taken else NOTHING
 
     def close(self, closing: Closing, farewell: Frames = NOTHING) -> bool:
@@ -129,6 +146,7 @@ class Subscriber:
                 self._queue.append(farewell)
                 self._messages, self._bytes = farewell.messages, len(farewell.data)
         self._filled.set()
+        self._emptied.set()
         return True
 
     def retire(self, closing: Closing) -> None:
@@ -139,6 +157,7 @@ class Subscriber:
                 return
             self.closing, self._retires = closing, True
         self._filled.set()
+        self._emptied.set()
 
     def fall_behind(self) -> None:
         """End the connection because its client reads too slowly, and tell it so."""

@@ -2,7 +2,8 @@
 
 The commands of this app are stand-ins: a place answers with its order, waits while Redis has the
 key `hold`, and fails where the order says so; an amend answers with what it was given; what
-connections were promised is put on the list `disconnected`.
+connections were promised is put on the list `disconnected`; a ticker is what Redis has under
+`ticker:<symbol>`.
 """
 
 import os
@@ -19,6 +20,7 @@ from app.api.disconnects import Promises
 from app.api.problems import register
 from app.api.stream import Commands, stream_blueprint
 from app.domain.instruments import DEFAULT_INSTRUMENTS, Market
+from app.domain.views import View
 from app.feed.hub import Hub
 from app.feed.reader import connect
 from app.feed.subscribers import Subscriber
@@ -42,12 +44,18 @@ def server_app() -> Flask:
     url = os.environ["REDIS_URL"]
     markets = {each.symbol: Market(each) for each in DEFAULT_INSTRUMENTS}
     queue_bytes = int(os.environ.get("QUEUE_BYTES_MAX", str(8 * 1024 * 1024)))
+    redis = connect(url)
+
+    def ticker(symbol: str) -> View:
+        view: View = msgspec.json.decode(redis[f"ticker:{symbol}"])
+        return view
+
     hub = Hub(
         connect(url),
+        ticker,
         subscribers_max=int(os.environ.get("SOCKETS_MAX", "1000")),
         new_subscriber=lambda: Subscriber(bytes_max=queue_bytes),
     )
-    redis = connect(url)
 
     def place(order: bytes) -> Answer:
         wanted = msgspec.json.decode(order)

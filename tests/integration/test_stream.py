@@ -23,10 +23,11 @@ import websocket
 from redis import Redis
 from redis.exceptions import RedisError
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, Message, Request, TextMessage
+from wsproto.events import AcceptConnection, CloseConnection, Message, Request, TextMessage
 from wsproto.extensions import PerMessageDeflate
 
 from tests.feed_events import BookView, TapeBook
+from tests.local_book import LocalBook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -193,7 +194,7 @@ def shared(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
     yield server
     server.stop()
     log = server.log.read_text()
-    assert log.count("Traceback") == log.count("RuntimeError: a defect")
+    assert log.count("Traceback") == log.count("RuntimeError: a defect"), log
 
 
 @pytest.fixture
@@ -395,6 +396,86 @@ def test_a_book_goes_on_over_a_restart_of_redis(server: Server) -> None:
     assert (view.snapshots, view.bids, view.asks) == (1, *book.sides())
 
 
+def test_a_client_resumes_on_whichever_worker_it_comes_to(start: Callable[..., Server]) -> None:
+    """Cut off again and again, and back with `since`: one snapshot, then every delta once."""
+    server = start(2)
+    book, view, connections = TapeBook(), BookView(), 0
+    writer = threading.Thread(target=lambda: book.write(server.redis.client, 400), daemon=True)
+    while view.sequence != 400:
+        client = server.connect()
+        connections += 1
+        asked = {"op": "subscribe", "channels": ["book"], "instruments": ["BTC-USD"]}
+        client.send(asked if view.sequence is None else asked | {"since": view.sequence})
+        assert client.receive()["type"] == "subscribed"
+        if view.sequence is None:
+            view.see(client.receive())
+            writer.start()
+        for _ in range(50):
+            view.see(client.receive())
+        client.ws.shutdown()
+    writer.join()
+    assert connections == 8
+    assert (view.snapshots, view.bids, view.asks) == (1, *book.sides())
+
+
+def test_each_instrument_has_its_own_since(server: Server) -> None:
+    """One that is not named begins with a snapshot."""
+    books = [TapeBook("BTC-USD"), TapeBook("ETH-USD", seed=2)]
+    for book in books:
+        book.write(server.redis.client, 10)
+    client = server.connect()
+    symbols = [book.symbol for book in books]
+    asked = {"op": "subscribe", "channels": ["book"], "instruments": symbols}
+    client.send(asked | {"since": {"ETH-USD": 7}})
+    assert client.receive()["type"] == "subscribed"
+    told = [client.receive() for _ in range(4)]
+    found = {(m["instrument"], m["type"], m["sequence"]) for m in told}
+    deltas = {("ETH-USD", "book_delta", sequence) for sequence in (8, 9, 10)}
+    assert found == deltas | {("BTC-USD", "book_snapshot", 10)}
+
+
+def test_a_conflated_book_is_told_once_in_its_interval(server: Server) -> None:
+    """Whatever happens meanwhile; together with the snapshot the deltas are the book, each proved
+    by its checksum."""
+    book, client, began = TapeBook(), server.connect(), time.monotonic()
+    asked = {"op": "subscribe", "channels": ["book"], "instruments": ["BTC-USD"]}
+    options = {"interval_ms": 200, "checksum": True}
+    answer = client.ask(asked | options)
+    assert answer == {"type": "subscribed", **options, **without(asked, "op")}
+    writer = in_thread(lambda: book.write(server.redis.client, 1_000))
+    local = LocalBook()
+    while local.sequence != 1_000:
+        local.take(client.receive())
+    writer.join()
+    bids, asks = book.sides()
+    assert local.sides == {"bids": bids, "asks": asks}
+    assert local.deltas <= (time.monotonic() - began) / 0.2
+    assert (local.snapshots, local.proofs) == (1, local.deltas + 1)
+
+
+def without(message: dict[str, Any], name: str) -> dict[str, Any]:
+    """The message but for one field."""
+    return {key: value for key, value in message.items() if key != name}
+
+
+def test_a_ticker_is_told_at_once_and_when_it_changes(server: Server) -> None:
+    """Each socket is told; not more than once a second."""
+    redis = server.redis.client
+    ticker = {"instrument": "BTC-USD", "sequence": 1, "last": "5.00", "timestamp": "a"}
+    redis.set("ticker:BTC-USD", msgspec.json.encode(ticker))
+    clients = [server.connect() for _ in range(3)]
+    for client in clients:
+        client.subscribe("BTC-USD", "ticker")
+        assert client.receive()["type"] == "subscribed"
+        assert client.receive() == {"type": "ticker", **ticker}
+    told_at = time.monotonic()
+    redis.set("ticker:BTC-USD", msgspec.json.encode(ticker | {"last": "6.00"}))
+    for client in clients:
+        assert client.receive() == {"type": "ticker", **ticker, "last": "6.00"}
+    assert time.monotonic() - told_at > 0.5
+    assert server.connections() == 3
+
+
 # --- clients that read slowly
 
 
@@ -481,7 +562,7 @@ MALFORMED = [
         '{"op":"subscribe","channels":["book"],"instruments":[' + '"A",' * 100 + '"A"]}',
         "invalid_message",
     ),
-    ('{"op":"subscribe","channels":["ticker"],"instruments":["BTC-USD"]}', "unknown_channel"),
+    ('{"op":"subscribe","channels":["level3"],"instruments":["BTC-USD"]}', "unknown_channel"),
     ('{"op":"subscribe","channels":["book","x"],"instruments":["BTC-USD"]}', "unknown_channel"),
     ('{"op":"unsubscribe","channels":["x"],"instruments":["BTC-USD"]}', "unknown_channel"),
     ('{"op":"subscribe","channels":["book"],"instruments":["XXX-USD"]}', "instrument_not_found"),
@@ -499,6 +580,35 @@ MALFORMED = [
         "instrument_not_found",
     ),
     ('{"op":"place","order":{"fail":true}}', "internal_error"),
+]
+
+
+OPTIONS = (
+    '"interval_ms":99',
+    '"interval_ms":10001',
+    '"interval_ms":-100',
+    '"interval_ms":100.5',
+    '"interval_ms":"100"',
+    '"interval_ms":null',
+    '"checksum":1',
+    '"since":-1',
+    '"since":1.5',
+    '"since":"1"',
+    '"since":true',
+    '"since":9223372036854775808',
+    '"since":{"BTC-USD":-1}',
+    '"since":{"BTC-USD":null}',
+    '"since":{"ETH-USD":1}',
+    '"channels":["trades"],"interval_ms":100',
+    '"channels":["ticker"],"checksum":true',
+)
+"""How a subscription to a book cannot be; the last channels count."""
+MALFORMED += [
+    (
+        f'{{"op":"subscribe","channels":["book"],"instruments":["BTC-USD"],{more}}}',
+        "invalid_message",
+    )
+    for more in OPTIONS
 ]
 
 
@@ -529,7 +639,7 @@ def test_a_binary_message_gets_an_error(server: Server, data: bytes) -> None:
     "message",
     [
         {"op": "dance", "request_id": "r-1"},
-        {"op": "subscribe", "channels": ["ticker"], "instruments": ["A"], "request_id": "r-1"},
+        {"op": "subscribe", "channels": ["x"], "instruments": ["A"], "request_id": "r-1"},
         {"op": "place", "request_id": "r-1"},
         {"op": "ping", "more": 1, "request_id": "r-1"},
         {"op": "place", "order": {"fail": True}, "request_id": "r-1"},
@@ -754,6 +864,7 @@ def shake_hands(server: Server, headers: dict[str, str]) -> int:
         ("Upgrade", "", 400),
         ("Host", "a..b", 400),
         ("Sec-WebSocket-Extensions", DEFLATE, 101),
+        ("Sec-WebSocket-Extensions", DEFLATE + "; server_max_window_bits=9", 101),
         ("Sec-WebSocket-Extensions", DEFLATE + "=x", 101),
         ("Sec-WebSocket-Extensions", DEFLATE + "=99", 101),
         ("Sec-WebSocket-Extensions", ";;=;,", 101),
@@ -768,31 +879,77 @@ def test_a_handshake_is_taken_or_refused_never_a_fault(
     until(lambda: server.connections() == 0)
 
 
-def test_a_client_with_compression_is_served(server: Server) -> None:
-    """Where permessage-deflate was agreed on, compressed messages are read, and the feed's frames
-    stay uncompressed, which is legal."""
-    ws = WSConnection(ConnectionType.CLIENT)
-    with socket.create_connection(server.address, LIMIT_S) as connection:
-        deflate = PerMessageDeflate()
+class CompressingClient:
+    """A client that offers permessage-deflate; wsproto frames and compresses by itself."""
+
+    def __init__(self, server: Server, deflate: PerMessageDeflate) -> None:
+        self.ws = WSConnection(ConnectionType.CLIENT)
+        self.socket = socket.create_connection(server.address, LIMIT_S)
+        self.received = 0
+        self._events: list[Any] = []
         request = Request(host="localhost", target="/ws", extensions=[deflate])
-        connection.sendall(ws.send(request))
-        found: list[Any] = []
-        while not found:
-            ws.receive_data(connection.recv(65_536))
-            found += ws.events()
-        assert isinstance(found[0], AcceptConnection)
+        self.socket.sendall(self.ws.send(request))
+        assert isinstance(self.next(), AcceptConnection)
         assert deflate.enabled()
-        asked = {"op": "subscribe", "channels": ["book"], "instruments": ["BTC-USD"]}
-        connection.sendall(ws.send(Message(msgspec.json.encode(asked).decode())))
-        TapeBook().write(server.redis.client, 20)
-        view = BookView()
-        while view.sequence != 20:
-            ws.receive_data(connection.recv(65_536))
-            for event in ws.events():
-                assert isinstance(event, TextMessage)
-                message = msgspec.json.decode(event.data)
-                if message["type"].startswith("book"):
-                    view.see(message)
+
+    def next(self) -> Any:  # noqa: ANN401
+        while not self._events:
+            data = self.socket.recv(65_536)
+            self.received += len(data)
+            self.ws.receive_data(data)
+            self._events += self.ws.events()
+        return self._events.pop(0)
+
+    def send(self, text: str) -> None:
+        self.socket.sendall(self.ws.send(Message(text)))
+
+    def text(self) -> str:
+        """The next message, whole."""
+        text, finished = "", False
+        while not finished:
+            event = self.next()
+            assert isinstance(event, TextMessage)
+            text, finished = text + event.data, event.message_finished
+        return text
+
+
+@pytest.mark.parametrize(
+    "deflate", [PerMessageDeflate(), PerMessageDeflate(server_max_window_bits=12)]
+)
+def test_a_client_with_compression_is_served_compressed(
+    server: Server, deflate: PerMessageDeflate
+) -> None:
+    """Where permessage-deflate is offered it is agreed on, without a context that would need memory
+    for each socket; messages are compressed both ways and mean the same."""
+    book, client = TapeBook(prices=300), CompressingClient(server, deflate)
+    book.write(server.redis.client, 300)
+    assert deflate.server_no_context_takeover
+    assert deflate.client_no_context_takeover
+    channels = ["book", "orders", "trades"]
+    asked = {"op": "subscribe", "channels": channels, "instruments": ["BTC-USD"]}
+    client.send(msgspec.json.encode(asked).decode())
+    view, size = BookView(), 0
+    while view.sequence != 400:
+        text = client.text()
+        size += len(text)
+        message = msgspec.json.decode(text)
+        if message["type"].startswith("book"):
+            view.see(message)
+        if message["type"] == "book_snapshot":
+            book.write(server.redis.client, 100)
+    assert (view.snapshots, view.bids, view.asks) == (1, *book.sides())
+    assert client.received < size / 2
+    client.socket.close()
+
+
+def test_a_message_that_is_long_only_once_it_is_unpacked_is_too_long(server: Server) -> None:
+    """A few hundred bytes that become a hundred thousand: 1009, as for any other."""
+    client = CompressingClient(server, PerMessageDeflate())
+    client.send('{"op":"ping"}' + " " * 100_000)
+    closed = client.next()
+    assert isinstance(closed, CloseConnection)
+    assert closed.code == 1009
+    client.socket.close()
 
 
 def test_a_stop_of_the_server_closes_with_1001(start: Callable[..., Server]) -> None:

@@ -7,10 +7,12 @@ import fakeredis
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from app.domain.views import View
 from app.engine.executor import EngineUnavailable
 from app.engine.keys import book_keys, events_key
 from app.feed import hub as hub_module
 from app.feed.hub import Hub, HubFull, TooManySubscriptions
+from app.feed.members import EVERY_EVENT, BookOptions
 from app.feed.messages import Channel, frame
 from app.feed.reader import CHECK_S, RETRY_S_MAX, RETRY_S_MIN, StreamReader
 from app.feed.replica import Page
@@ -33,7 +35,8 @@ class Desk:
         self.server = fakeredis.FakeServer()
         self.redis = fakeredis.FakeRedis(server=self.server, decode_responses=True)
         self.now = 100.0
-        self.hub = Hub(self.redis, lambda: self.now, most, new)
+        self.tickers: dict[str, View] = {}
+        self.hub = Hub(self.redis, self.ticker, lambda: self.now, most, new)
         self.hub._start = lambda name, target: None  # type: ignore[method-assign]
         self.reader = StreamReader(self.redis, self.hub, lambda: self.now)
         self.book = TapeBook()
@@ -41,8 +44,23 @@ class Desk:
     def join(self) -> Subscriber:
         return self.hub.join()
 
-    def subscribe(self, subscriber: Subscriber, channels: frozenset[Channel]) -> None:
-        self.hub.subscribe(subscriber, channels, [BTC], frame(ACKNOWLEDGED))
+    def ticker(self, symbol: str) -> View:
+        return self.tickers[symbol]
+
+    def subscribe(
+        self,
+        subscriber: Subscriber,
+        channels: frozenset[Channel],
+        options: BookOptions = EVERY_EVENT,
+        since: int | None = None,
+    ) -> None:
+        given = {} if since is None else {"BTC-USD": since}
+        self.hub.subscribe(subscriber, channels, [BTC], frame(ACKNOWLEDGED), options, given)
+
+    def pass_s(self, seconds: float) -> None:
+        """Time passes, and what is due then happens."""
+        self.now += seconds
+        self.hub.pulse()
 
     def turn(self, times: int = 3) -> None:
         for _ in range(times):

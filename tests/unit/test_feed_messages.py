@@ -10,10 +10,19 @@ from wsproto.events import TextMessage
 from app.domain.events import parse_event
 from app.domain.views import order_view, trade_views
 from app.feed.frames import text_frame
-from app.feed.messages import Channel, EventMessages, book_snapshot, frame, joined
+from app.feed.messages import (
+    EVENT_CHANNELS,
+    Channel,
+    EventMessages,
+    Look,
+    book_snapshot,
+    frame,
+    joined,
+)
 from tests.feed_events import MARKETS, entry, event, order_line
 
 MARKET = MARKETS["BTC-USD"]
+BOOK = frozenset({Channel.BOOK})
 ORDERS = order_line(8) + "\n" + order_line(3, side="sell", status="filled", filled_lots="7")
 
 
@@ -44,7 +53,7 @@ def test_an_event_becomes_trades_then_orders_then_one_delta() -> None:
     """Shapes are the contract's: Trade and Order as REST shows them, changed levels as pairs."""
     item = entry(8, "bid:123=0 ask:5001=250", "3,5000,7 3,5001,2", ORDERS)
     event = parse_event("BTC-USD", *item)
-    messages = read(joined([EventMessages(MARKET, event)], frozenset(Channel)).data)
+    messages = read(joined([EventMessages(MARKET, event)], Look(EVENT_CHANNELS)).data)
     trades = trade_views(MARKET, event.order, 8, event.time_us, event.fills)
     orders = [order_view(MARKET, order) for order in event.orders]
     assert messages == [
@@ -67,7 +76,7 @@ def test_an_event_becomes_trades_then_orders_then_one_delta() -> None:
 def test_an_event_without_a_change_of_level_is_a_delta_all_the_same() -> None:
     """Exactly one delta for each event, so that sequences have no hole."""
     event = parse_event("BTC-USD", *entry(5))
-    (delta,) = read(joined([EventMessages(MARKET, event)], frozenset({Channel.BOOK})).data)
+    (delta,) = read(joined([EventMessages(MARKET, event)], Look(BOOK)).data)
     assert (delta["sequence"], delta["previous_sequence"]) == (5, 4)
     assert delta["bids"] == delta["asks"] == []
 
@@ -75,7 +84,7 @@ def test_an_event_without_a_change_of_level_is_a_delta_all_the_same() -> None:
 def told(channel: Channel, item: tuple[str, dict[str, str]]) -> list[dict[str, Any]]:
     """The messages of one stream entry on one channel."""
     messages = EventMessages(MARKET, parse_event("BTC-USD", *item))
-    return read(joined([messages], frozenset({channel})).data)
+    return read(joined([messages], Look(frozenset({channel}))).data)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +143,8 @@ def test_a_level_shows_what_an_iceberg_shows_and_no_more() -> None:
 
 def test_a_snapshot_has_its_levels_as_given() -> None:
     """Prices and quantities have the instrument's own decimals."""
-    frames = book_snapshot(MARKETS["DOGE-USD"], 9, [(12, 3), (11, 20)], [])
-    assert read(frames.data) == [
+    snapshot = book_snapshot(MARKETS["DOGE-USD"], 9, [(12, 3), (11, 20)], [])
+    assert read(frame(snapshot).data) == [
         {
             "type": "book_snapshot",
             "instrument": "DOGE-USD",
@@ -149,8 +158,8 @@ def test_a_snapshot_has_its_levels_as_given() -> None:
 def test_only_the_channels_asked_for_are_made() -> None:
     """Frames are counted in messages, and an event without fills has no trades."""
     event = EventMessages(MARKET, parse_event("BTC-USD", *entry(5)))
-    assert joined([event], frozenset({Channel.TRADES})).messages == 0
-    assert joined([event, event], frozenset({Channel.BOOK})).messages == 2
+    assert joined([event], Look(frozenset({Channel.TRADES}))).messages == 0
+    assert joined([event, event], Look(BOOK)).messages == 2
 
 
 def test_a_frame_holds_utf_8() -> None:

@@ -127,3 +127,25 @@ def test_a_connection_that_ends_for_another_reason_drops_what_waits() -> None:
     subscriber.close(GOING)
     assert subscriber.take(NO_TIME) is NOTHING
     assert not subscriber.offer(ONE)
+
+
+def test_whoever_has_much_to_offer_waits_for_room() -> None:
+    """Until half of the queue is free in messages and in bytes, so that resuming never makes a slow
+    consumer; and no longer than the connection lasts."""
+    subscriber = Subscriber(messages_max=4, bytes_max=10**6)
+    for _ in range(3):
+        subscriber.offer(Frames(b"x" * WRITE_BYTES, 1))
+    waited = threading.Thread(target=subscriber.wait_for_room)
+    waited.start()
+    assert waited.is_alive()
+    subscriber.take(NO_TIME)
+    waited.join(10)
+    assert not waited.is_alive()
+    for ended in (Subscriber.retire, Subscriber.close):
+        full = Subscriber(messages_max=10**6, bytes_max=11)
+        full.offer(Frames(b"123456", 1))
+        waited = threading.Thread(target=full.wait_for_room)
+        waited.start()
+        ended(full, GOING)
+        waited.join(10)
+        assert not waited.is_alive()
