@@ -9,7 +9,15 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from app.api import metrics
-from app.api.bodies import Changes, OrderBody, check_changes, check_order
+from app.api.bodies import (
+    NOT_READABLE,
+    Changes,
+    OrderBody,
+    check_changes,
+    check_order,
+    decode_either,
+)
+from app.api.dialects import with_seed_names
 from app.api.fields import ABSENT, MAX_ID_CHARACTERS, Errors, read_text
 from app.api.http import encode
 from app.api.markets import Markets
@@ -49,6 +57,10 @@ class PlaceItem(OrderBody, tag_field="op", tag="place"):
     """An order to place."""
 
 
+class SeedPlaceItem(PlaceItem, tag_field="op", tag="place"):
+    """The same, sent in a dialect of the seed documents."""
+
+
 class _Named(msgspec.Struct, tag_field="op", forbid_unknown_fields=True):
     """An open order: by its id, or by what its client calls it on which instrument."""
 
@@ -80,14 +92,17 @@ class _Step(NamedTuple):
     place: int
     market: Market
     command: OrderCommand
+    is_seed: bool
 
 
 _BATCH_DECODER = msgspec.json.Decoder(_Batch)
 _ITEM_DECODER: msgspec.json.Decoder[PlaceItem | CancelItem | AmendItem] = msgspec.json.Decoder(
     PlaceItem | CancelItem | AmendItem
 )
+_SEED_ITEM_DECODER: msgspec.json.Decoder[SeedPlaceItem | CancelItem | AmendItem] = (
+    msgspec.json.Decoder(SeedPlaceItem | CancelItem | AmendItem)
+)
 _OP_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_NOT_READABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _BY_NAME = ("client_id", "instrument", "client_order_id")
 
 
@@ -121,7 +136,7 @@ class Batches:
         items = _decode(body)
         for place, item in enumerate(items):
             try:
-                step = _Step(place, *self._read(item))
+                step = self._read(place, item)
             except Problem as problem:
                 run.answers[place] = _refuse(problem, run, is_order=_is_order(item))
             else:
@@ -129,11 +144,12 @@ class Batches:
         self._run_books(steps, run)
         return encode({"results": [_result(run.answers[place]) for place in range(len(items))]})
 
-    def _read(self, raw: msgspec.Raw) -> tuple[Market, OrderCommand]:
-        try:
-            item = _ITEM_DECODER.decode(raw)
-        except _NOT_READABLE as error:
-            raise body_problem(error) from error
+    def _read(self, place: int, raw: msgspec.Raw) -> _Step:
+        item = decode_either(bytes(raw), _ITEM_DECODER, _SEED_ITEM_DECODER)
+        is_seed = isinstance(item, SeedPlaceItem)
+        return _Step(place, *self._command(item), is_seed=is_seed)
+
+    def _command(self, item: PlaceItem | CancelItem | AmendItem) -> tuple[Market, OrderCommand]:
         if isinstance(item, PlaceItem):
             market = self._markets.require(item.instrument)
             return market, check_order(item, market, None)
@@ -182,7 +198,7 @@ class Batches:
         if is_order:
             metrics.ORDERS_RECEIVED.inc()
             metrics.ORDER_LATENCY.observe(perf_counter() - run.started)
-        return answer
+        return answer._replace(body=with_seed_names(answer.body)) if step.is_seed else answer
 
     def _told(self, step: _Step, outcome: Outcome | Exception, run: _Run) -> Answer:
         if run.database_away is not None and _may_need_database(outcome):
@@ -207,7 +223,7 @@ def _may_need_database(outcome: Outcome | Exception) -> bool:
 def _decode(body: bytes) -> list[msgspec.Raw]:
     try:
         return _BATCH_DECODER.decode(body).items
-    except _NOT_READABLE as error:
+    except NOT_READABLE as error:
         raise body_problem(error) from error
 
 
@@ -215,7 +231,7 @@ def _is_order(item: msgspec.Raw) -> bool:
     """Whether an item that cannot be carried out was meant to place an order."""
     try:
         return _OP_DECODER.decode(item).get("op") == msgspec.Raw(b'"place"')
-    except _NOT_READABLE:
+    except NOT_READABLE:
         return False
 
 

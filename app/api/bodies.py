@@ -6,7 +6,7 @@ Collects every wrong field. Knows the instruments, not the book.
 
 from base64 import b64encode
 from hashlib import blake2b
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -69,6 +69,10 @@ class Changes(msgspec.Struct, forbid_unknown_fields=True):
 
 _ORDER_DECODER = msgspec.json.Decoder(OrderBody)
 _SEED_ORDER_DECODER = msgspec.json.Decoder(SeedOrder)
+NOT_READABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises."""
+Plain = TypeVar("Plain")
+Seed = TypeVar("Seed")
 _CHANGES_DECODER = msgspec.json.Decoder(Changes)
 
 
@@ -80,21 +84,29 @@ def decode_order(body: bytes) -> OrderBody:
     """
     if len(body) > MAX_BODY_BYTES:
         raise Problem(413, "body_too_large", f"an order has at most {MAX_BODY_BYTES} bytes")
-    try:
-        return _ORDER_DECODER.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        # Only here, so that plain orders are decoded once.
-        plain = dialects.in_plain_words(body)
-        if plain is None:
-            raise body_problem(error) from error
-    return _decode_seed_order(plain)
+    return decode_either(body, _ORDER_DECODER, _SEED_ORDER_DECODER)
 
 
-def _decode_seed_order(plain: bytes) -> SeedOrder:
+def decode_either(
+    body: bytes, plain: msgspec.json.Decoder[Plain], seed: msgspec.json.Decoder[Seed]
+) -> Plain | Seed:
+    """A body in this API's own words, by `plain`; or in a dialect, by `seed`.
+
+    Raises:
+        Problem: 400, it is neither.
+    """
     try:
-        return _SEED_ORDER_DECODER.decode(plain)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise body_problem(error) from error
+        return plain.decode(body)
+    except NOT_READABLE as error:
+        unread = error
+    # Only now, so that what is plain is decoded once.
+    try:
+        translated = dialects.in_plain_words(body)
+        if translated is not None:
+            return seed.decode(translated)
+    except NOT_READABLE as error:
+        unread = error
+    raise body_problem(unread) from unread
 
 
 def decode_changes(body: bytes) -> Changes:
@@ -105,7 +117,7 @@ def decode_changes(body: bytes) -> Changes:
     """
     try:
         return _CHANGES_DECODER.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_READABLE as error:
         raise body_problem(error) from error
 
 

@@ -60,10 +60,11 @@ def in_plain_words(body: bytes) -> bytes | None:
 
     Raises:
         Problem: 400 `validation_failed`: it says one thing twice, or a user is none.
+        MsgspecError, UnicodeDecodeError, RecursionError: it is no JSON at all.
     """
     try:
         order = _DECODER.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except msgspec.ValidationError:
         return None
     given = {name: raw for name, raw in order.items() if bytes(raw) != _ABSENT}
     is_side = bytes(given.get("type", b"")) in SIDES

@@ -15,7 +15,7 @@ from app.engine.commands import Refused
 from app.engine.executor import EngineUnavailable, OutcomeUnknown
 from app.engine.floors import LATE_AFTER_US
 from app.logs import logger
-from app.persistence.queries import DatabaseUnavailable
+from app.persistence.queries import DatabaseBusy, DatabaseUnavailable
 
 PROBLEM_JSON = "application/problem+json"
 DATABASE_UNAVAILABLE = "database_unavailable"
@@ -138,6 +138,9 @@ def problem_of(error: Exception) -> Problem:
             return _http_problem(error)
         case EngineUnavailable() | DatabaseUnavailable():
             return _away_problem(error)
+        case DatabaseBusy():
+            detail = "too many long charts are read at once"
+            return Problem(503, "database_busy", detail, retry_after_s=RETRY_AFTER_S)
     logger.error("request failed", exc_info=error)
     return Problem(500, "internal_error", "a defect of the server; it has been logged")
 

@@ -2,7 +2,7 @@
 only the stream knows yet. All in a ticker is at least as new as its `sequence`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from flask import Blueprint, Response
@@ -22,7 +22,7 @@ from app.persistence.market_data import LastTrade, MarketData, Window
 
 MAX_TAIL_EVENTS = 1_000
 """Events that Postgres may lack for a ticker to count their trades among those of 24 hours; of more
-only the last trade is told.
+only the last price is told.
 """
 PERCENT_DECIMALS = 2
 
@@ -74,11 +74,18 @@ class Tickers:
         if depth.sequence > window.position:
             tail = self._reads.tail(market.symbol, window.position)
             newer = list(islice(tail, MAX_TAIL_EVENTS))
-        last = _newest(newer) or window.last
+        last = _newest(newer) or self._last_before(market, newer, window)
         traded = window.traded
         if newer and newer[-1].sequence == window.position + 1:
             traded = _with(traded, window.start_us, reversed(newer))
         return _ticker_view(market, depth, last, traded)
+
+    def _last_before(self, market: Market, newer: list[Event], window: Window) -> LastTrade | None:
+        """The last trade where `newer` have none; the book knows the price of one left out."""
+        if newer and newer[-1].sequence > window.position + 1:
+            price_ticks = self._reads.last_price(market.symbol)
+            return None if price_ticks is None else LastTrade(price_ticks)
+        return window.last
 
 
 def _newest(events: Iterable[Event]) -> LastTrade | None:
@@ -108,7 +115,7 @@ def _ticker_view(
         "instrument": market.symbol,
         "sequence": depth.sequence,
         "last": price.format(last.price_ticks) if last else None,
-        "last_quantity": quantity.format(last.quantity_lots) if last else None,
+        "last_quantity": _text(quantity.format, last and last.quantity_lots),
         **_best_view(market, "best_bid", bid),
         **_best_view(market, "best_ask", ask),
         "open_24h": price.format(traded.open_ticks) if traded else None,
@@ -119,8 +126,12 @@ def _ticker_view(
         "vwap_24h": vwap_text(market, traded),
         **_change_view(market, last, traded),
         "trades_24h": traded.trades if traded else 0,
-        "timestamp": timestamp(last.time_us) if last else None,
+        "timestamp": _text(timestamp, last and last.time_us),
     }
+
+
+def _text(write: Callable[[int], str], units: int | None) -> str | None:
+    return None if units is None else write(units)
 
 
 def _best_view(market: Market, name: str, level: Level | None) -> View:

@@ -243,6 +243,11 @@ class BookReads:
     def _entries(self, *command: str | int) -> list[tuple[bytes, dict[bytes, bytes]]]:
         return cast(list[tuple[bytes, dict[bytes, bytes]]], self._call(*command))
 
+    def last_price(self, symbol: str) -> int | None:
+        """Ticks at which a book traded last; None before its first trade."""
+        found = self._call("HGET", book_keys(symbol).book, "last")
+        return int(cast(bytes, found)) if found else None
+
     def depths(self, symbols: list[str]) -> dict[str, tuple[int, int]]:
         """Resting orders of each book: bids, asks."""
         pipeline = self._client.pipeline(transaction=False)

@@ -3,8 +3,10 @@ candles of their minutes, a bounded number in each statement. Must not know Redi
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
+from threading import BoundedSemaphore
 from typing import Final, NamedTuple
 
 from psycopg import sql
@@ -12,13 +14,19 @@ from psycopg.rows import DictRow
 
 from app.domain.candles import MINUTE_US, Candle
 from app.domain.instruments import Instrument, Market
-from app.persistence.queries import Queries, moment
+from app.persistence.queries import DatabaseBusy, Queries, moment
 from app.persistence.rows import microseconds, notional_step, to_units
 
 MINUTES_AT_ONCE: Final = 200_000
 """Of which one statement sums up candles: within its time-out by far. A page may take several."""
 INSTRUMENTS_AT_ONCE: Final = 50
 """Whose windows one statement looks at."""
+LONG_MINUTES: Final = 20_000
+"""Two weeks: from so many on a page of candles takes longer than other reads."""
+LONG_READS_MAX: Final = 2
+"""Of a process at once: the pool has connections left for everybody else."""
+LONG_READ_TURN_S: Final = 2.0
+"""How long one waits for its turn."""
 MAX_POSITIONS: Final = 2_000
 """Of one client: one in every instrument that can be listed."""
 
@@ -33,11 +41,11 @@ class Span(NamedTuple):
 
 
 class LastTrade(NamedTuple):
-    """The newest trade of an instrument."""
+    """The newest trade of an instrument; None: nobody who was asked knows more than its price."""
 
     price_ticks: int
-    quantity_lots: int
-    time_us: int
+    quantity_lots: int | None = None
+    time_us: int | None = None
 
 
 class Window(NamedTuple):
@@ -74,6 +82,7 @@ class MarketData:
 
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
+        self._long_reads = BoundedSemaphore(LONG_READS_MAX)
 
     def span(self, market: Market) -> Span | None:
         """From when to when an instrument has candles; None before its first trade."""
@@ -83,8 +92,25 @@ class MarketData:
         return Span(microseconds(found["first"]), microseconds(found["current"]))
 
     def candles(self, market: Market, starts: range) -> list[Candle]:
-        """The candles that begin at `starts`, oldest first; those without a trade are missing."""
-        return [candle for part in _parts(starts) for candle in self._candles(market, part)]
+        """The candles that begin at `starts`, oldest first; those without a trade are missing.
+
+        Raises:
+            DatabaseBusy: others read as long pages for as long as one may wait.
+        """
+        with self._turn(len(starts) * starts.step // MINUTE_US):
+            return [candle for part in _parts(starts) for candle in self._candles(market, part)]
+
+    @contextmanager
+    def _turn(self, minutes: int) -> Iterator[None]:
+        if minutes < LONG_MINUTES:
+            yield
+            return
+        if not self._long_reads.acquire(timeout=LONG_READ_TURN_S):
+            raise DatabaseBusy
+        try:
+            yield
+        finally:
+            self._long_reads.release()
 
     def _candles(self, market: Market, starts: range) -> Iterator[Candle]:
         found = self._queries.rows(

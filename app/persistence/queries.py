@@ -57,6 +57,10 @@ class DatabaseUnavailable(Exception):
         return "Postgres does not answer"
 
 
+class DatabaseBusy(Exception):
+    """Others have read for as long as one may wait; the same call may work later."""
+
+
 class OrderFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which orders; None and the empty tuple stand for any."""
 

@@ -2,6 +2,9 @@
 -- Candles of a minute, and what positions cost; both for the trades that are there, too.
 -- Stop the persister first: one of an older version knows nothing of costs, and halts.
 
+-- Until then: nothing is written down while this looks at the trades.
+LOCK TABLE stream_positions IN EXCLUSIVE MODE;
+
 -- One row per instrument and minute with a trade, updated with each batch that has trades of it. The
 -- columns that change are in no index, so with room on the page the updates stay in it.
 CREATE TABLE IF NOT EXISTS candles (

@@ -59,6 +59,23 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION settlements_that_are_done_stay() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM settlements WHERE status = 'done') THEN
+        RAISE EXCEPTION 'settlements that are done never change'
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION settlement_begins_running() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'settlement % begins before it is done', NEW.run_id
+        USING ERRCODE = 'integrity_constraint_violation';
+END
+$$;
+
 CREATE OR REPLACE FUNCTION settlement_that_is_done_balances() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     wrong text;
@@ -94,3 +111,16 @@ CREATE TRIGGER settlement_ranges_stay BEFORE INSERT OR UPDATE OR DELETE ON settl
 DROP TRIGGER IF EXISTS settlement_obligations_stay ON settlement_obligations;
 CREATE TRIGGER settlement_obligations_stay BEFORE INSERT OR UPDATE OR DELETE ON settlement_obligations
     FOR EACH ROW EXECUTE FUNCTION settlement_that_is_done_stays();
+
+DROP TRIGGER IF EXISTS settlements_begin ON settlements;
+CREATE TRIGGER settlements_begin BEFORE INSERT ON settlements
+    FOR EACH ROW WHEN (NEW.status = 'done') EXECUTE FUNCTION settlement_begins_running();
+DROP TRIGGER IF EXISTS settlements_remain ON settlements;
+CREATE TRIGGER settlements_remain BEFORE TRUNCATE ON settlements
+    EXECUTE FUNCTION settlements_that_are_done_stay();
+DROP TRIGGER IF EXISTS settlement_ranges_remain ON settlement_ranges;
+CREATE TRIGGER settlement_ranges_remain BEFORE TRUNCATE ON settlement_ranges
+    EXECUTE FUNCTION settlements_that_are_done_stay();
+DROP TRIGGER IF EXISTS settlement_obligations_remain ON settlement_obligations;
+CREATE TRIGGER settlement_obligations_remain BEFORE TRUNCATE ON settlement_obligations
+    EXECUTE FUNCTION settlements_that_are_done_stay();

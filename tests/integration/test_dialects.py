@@ -42,6 +42,19 @@ def test_every_route_of_orders_is_under_api_too(api: Api, symbol: str) -> None:
     assert swept.json()["cancelled"] == [result["body"]["order"]["order_id"]]
 
 
+def test_items_of_a_batch_may_be_in_their_words(api: Api, symbol: str) -> None:
+    """Rule: an item is answered as it would be alone."""
+    order = {"asset": symbol, "type": "SELL", "price": 100, "quantity": 5, "userId": 7}
+    bare = {"instrument": symbol, "side": "sell", "price": "101", "quantity": "1"}
+    items = [{"op": "place", **each} for each in (order, bare, order | {"side": "sell"})]
+    found = api.request("POST", "/orders/batch", {"items": items}).json()["results"]
+    assert [each["status"] for each in found] == [201, 201, 400]
+    answer = Answer(201, {}, json.dumps(found[0]["body"]).encode())
+    check_placed(answer, instrument=symbol, side="sell", client_id="7")
+    assert "orderId" not in found[1]["body"]["order"]
+    assert found[2]["body"]["errors"][0]["code"] == "conflict"
+
+
 def test_a_plain_order_on_their_path_is_answered_in_their_words(api: Api, symbol: str) -> None:
     body = {"instrument": symbol, "side": "sell", "price": "100", "quantity": "5"}
     check_placed(api.request("POST", PATH, body), side="sell", instrument=symbol)

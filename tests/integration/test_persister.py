@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
@@ -1697,6 +1698,32 @@ def test_older_trades_become_positions(servers: Servers, queries: Queries, tape:
     assert "positions" not in tables(servers)
     migrations.migrate(servers.postgres.url)
     assert rows(servers, POSITIONS, tape.symbol) == before
+    persisted_once(servers, queries, tape)
+
+
+def test_a_batch_that_is_being_written_is_in_the_first_candles(
+    servers: Servers, queries: Queries, tape: Tape
+) -> None:
+    """Rule: candles are made once nobody is in the middle of writing trades."""
+    tape.deal(random.Random(46), 50)
+    drain(servers.persister())
+    with migrations._backend(servers.postgres.url) as backend:
+        known = migrations.read_migrations(str(migrations.MIGRATIONS))
+        newest = known.filter(lambda step: step.id.startswith("0006"))
+        backend.rollback_migrations(backend.to_rollback(newest))
+    with servers.connect() as older, ThreadPoolExecutor() as pool:
+        older.execute(
+            "CREATE TEMP TABLE late AS SELECT * FROM trades"
+            " WHERE sequence = (SELECT max(sequence) FROM trades)"
+        )
+        older.execute("DELETE FROM trades WHERE trade_id IN (SELECT trade_id FROM late)")
+        with older.transaction():
+            older.execute("UPDATE stream_positions SET updated_at = now()")
+            migrating = pool.submit(migrations.migrate, servers.postgres.url)
+            waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            wait_until(lambda: rows(servers, waiting), "the migration waits")
+            older.execute("INSERT INTO trades SELECT * FROM late")
+        migrating.result(PATIENCE_S)
     persisted_once(servers, queries, tape)
 
 

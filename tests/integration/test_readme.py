@@ -18,6 +18,8 @@ TOURS = {
     "README": README.split("## A tour with curl")[1].split("\n## ")[0],
     "ORDER_TYPES": (ROOT / "docs" / "ORDER_TYPES.md").read_text(),
     "PROTECTION": (ROOT / "docs" / "PROTECTION.md").read_text(),
+    "MARKET_DATA": (ROOT / "docs" / "MARKET_DATA.md").read_text(),
+    "CLEARING": (ROOT / "docs" / "CLEARING.md").read_text(),
 }
 """Each trades instruments of its own."""
 

@@ -352,6 +352,24 @@ class TestTheDatabaseItself:
             connection.execute(statement, (run_id,))  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
+        "table", ["settlements", "settlement_ranges", "settlement_obligations"]
+    )
+    def test_settlements_cannot_be_emptied(
+        self, system: System, connection: Connection, symbol: str, table: str
+    ) -> None:
+        trade(system.api, symbol, "alice", "bob", "100", "5")
+        system.settled()
+        settled(system.api, instrument=symbol)
+        with pytest.raises(psycopg.IntegrityError, match="never change"):
+            connection.execute(f"TRUNCATE {table} CASCADE")
+
+    def test_a_settlement_cannot_be_made_up(self, connection: Connection) -> None:
+        with pytest.raises(psycopg.IntegrityError, match="begins before it is done"):
+            connection.execute(
+                "INSERT INTO settlements (run_id, status, finished_at) VALUES ('x', 'done', now())"
+            )
+
+    @pytest.mark.parametrize(
         ("damage", "says"),
         [
             (

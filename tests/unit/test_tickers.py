@@ -91,3 +91,13 @@ def test_postgres_far_behind_leaves_out_what_it_lacks(
     assert whole == ticker(venue, 9)
     assert (behind["last"], behind["timestamp"]) == (whole["last"], whole["timestamp"])
     assert (behind["trades_24h"], behind["high_24h"]) == (1, "0.10")
+
+
+def test_a_last_trade_that_is_not_read_has_the_price_that_the_book_knows(
+    venue: EngineVenue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule: a ticker never tells an older price than one before it."""
+    monkeypatch.setattr(tickers, "MAX_TAIL_EVENTS", 1)
+    behind = ticker(venue, 2)
+    assert behind["last"] == "0.11", "of event 8; event 9 alone was read, which did not trade"
+    assert (behind["last_quantity"], behind["timestamp"]) == (None, None)
