@@ -16,6 +16,9 @@ RUN sed '/^# --- not needed in the container image ---$/,$d' requirements.txt > 
     && sed -n 's/^FAST_PARSER := //p' Makefile >> image.txt \
     && python -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -r image.txt
+# The page's chart library, checked against its pinned hash, into the environment.
+COPY app/web/chart_library.py ./
+RUN /opt/venv/bin/python chart_library.py
 
 FROM python:3.12-slim-bookworm
 

@@ -64,7 +64,7 @@ clean: ## removes the environment and caches, never the data
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find app tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): requirements.txt Makefile
+$(STAMP): requirements.txt Makefile app/web/chart_library.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 run" >&2; \
 	       exit 1; }
@@ -74,4 +74,6 @@ $(STAMP): requirements.txt Makefile
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(FAST_PARSER) \
 	  >/dev/null 2>&1 || echo "no C compiler or no Python headers: gunicorn will parse HTTP in Python"
+	@$(BIN)/python -m app.web.chart_library \
+	  || echo "the page goes without its chart; later: $(BIN)/python -m app.web.chart_library"
 	@touch $@

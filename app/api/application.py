@@ -8,10 +8,12 @@ from redis import BlockingConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from app.api import problems
+from app.api import dialects, problems
 from app.api.admin import admin_blueprint
 from app.api.admin_snapshots import Snapshots
+from app.api.analytics import analytics_blueprint
 from app.api.batches import Batches
+from app.api.candles import Candles, candles_blueprint
 from app.api.client_orders import client_orders_blueprint
 from app.api.commands import OrderEntry, answering
 from app.api.disconnects import Disconnects
@@ -26,7 +28,11 @@ from app.api.mass_cancels import MassCancels
 from app.api.orders import orders_blueprint
 from app.api.origins import SameOrigin
 from app.api.outcomes import Outcomes
+from app.api.page import page_blueprint
+from app.api.positions import positions_blueprint
+from app.api.settlements import Settlements, settlements_blueprint
 from app.api.stream import Commands, stream_blueprint
+from app.api.tickers import Tickers, tickers_blueprint
 from app.api.watch import Watch
 from app.config import Settings, is_loopback
 from app.embedded.stores import Stores, find_stores
@@ -36,6 +42,7 @@ from app.engine.executor import PipelinedExecutor
 from app.engine.reads import BookReads
 from app.feed.hub import Hub
 from app.feed.reader import connect as connect_feed
+from app.persistence.market_data import MarketData
 from app.persistence.queries import Queries, open_pool
 
 REDIS_TIMEOUT_S = 5.0
@@ -89,7 +96,10 @@ def build(settings: Settings, stores: Stores) -> Flask:
         Disconnects(cancels).keep,
     )
     history = History(reads, queries, markets)
-    hub = Hub(connect_feed(stores.redis_url))
+    data = MarketData(queries)
+    candles = Candles(data, markets)
+    tickers = Tickers(books, reads, data, markets)
+    hub = Hub(connect_feed(stores.redis_url), tickers.ticker)
     listing = Listing(books, reads, stores.database_url)
     listing.start()
     Watch(books, reads).start()
@@ -100,10 +110,18 @@ def build(settings: Settings, stores: Stores) -> Flask:
     app.register_blueprint(orders_blueprint(entry, batches, history))
     app.register_blueprint(client_orders_blueprint(books, markets, cancels))
     app.register_blueprint(market_blueprint(books, reads, markets, history))
+    app.register_blueprint(candles_blueprint(candles))
+    app.register_blueprint(tickers_blueprint(tickers))
+    app.register_blueprint(analytics_blueprint(data, markets))
+    app.register_blueprint(positions_blueprint(data, markets))
     snapshots = Snapshots(stores.database_url)
     app.register_blueprint(admin_blueprint(listing, books, reads, markets, cancels, snapshots))
+    settlements = Settlements(stores.database_url, markets)
+    app.register_blueprint(settlements_blueprint(settlements))
     app.register_blueprint(health_blueprint(reads, queries))
     app.register_blueprint(stream_blueprint(hub, commands, markets.find))
+    app.register_blueprint(page_blueprint())
+    dialects.register(app)  # of the routes above
     same_origin = SameOrigin(app.wsgi_app, loopback_only=is_loopback(settings.host))
     app.wsgi_app = RequestIds(same_origin)  # type: ignore[method-assign]
     return app

@@ -1,0 +1,1 @@
+"""The trading page: its files, and how the chart library gets here."""

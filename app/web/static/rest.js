@@ -1,0 +1,53 @@
+// Requests to the API of this host. What was refused is thrown as the problem document that came;
+// where no answer came, nobody knows what happened, and that is another error.
+
+const TIMEOUT_MS = 10_000;
+const KEY_BYTES = 16;
+
+/** An answer other than success: `problem` is the problem+json document. */
+export class Refused extends Error {
+  constructor(problem) {
+    super(problem.detail);
+    this.problem = problem;
+  }
+}
+
+/** No answer, or none that can be read. */
+export class NoAnswer extends Error {}
+
+/** The document of a call that succeeded. */
+export async function call(method, path, body, headers = {}) {
+  let response;
+  let document;
+  try {
+    response = await fetch(path, {
+      method,
+      headers: body === undefined ? headers : { "Content-Type": "application/json", ...headers },
+      body: body === undefined ? undefined : JSON.stringify(body),
+      cache: "no-store",
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
+    document = await response.json();
+  } catch (error) {
+    throw new NoAnswer("no answer came", { cause: error });
+  }
+  if (!response.ok) throw new Refused(document);
+  return document;
+}
+
+/** GET with a query; what is undefined is left out. */
+export function get(path, query = {}) {
+  const given = Object.entries(query).filter(([, value]) => value !== undefined);
+  const text = new URLSearchParams(given).toString();
+  return call("GET", text ? `${path}?${text}` : path);
+}
+
+export function orderPath(orderId) {
+  return `/orders/${encodeURIComponent(orderId)}`;
+}
+
+/** A key by which the same order, sent twice, is one order. */
+export function newIdempotencyKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(KEY_BYTES));
+  return `page-${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+}

@@ -1,0 +1,1 @@
+"""The trading page in a real browser."""
