@@ -23,10 +23,10 @@ run: $(STAMP) ## everything, on this machine; Ctrl-C stops it, the data stays in
 	@exec $(BIN)/python -m app up
 
 test: $(STAMP) ## the whole test suite, some files at a time
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 faults: $(STAMP) ## two hundred kills and every other fault under load; four minutes
-	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/faults
 
 soak: soak-engine soak-faults ## a million commands, all short sequences, two thousand kills; three hours
 

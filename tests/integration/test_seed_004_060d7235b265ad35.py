@@ -36,7 +36,11 @@ def test_post_api_orders(api: Api, order: Json) -> None:
 def test_get_api_orders(api: Api, order: Json) -> None:
     answer = send(api, *SEED.bullet("GET /api/orders"))
     assert answer.status == 200, answer
-    assert answer.json()["orders"][0] == order
+    assert answer.json()["orders"]
+    for each in answer.json()["orders"]:
+        check_names(each)
+    # The newest of all may be of another test, whose book has a clock that is ahead.
+    assert order in api.found("/api/orders", asset="BTC-USD")["orders"]
 
 
 def test_get_api_orders_id(api: Api, order: Json) -> None:
