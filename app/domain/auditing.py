@@ -6,7 +6,7 @@ Pure; `lua/RULES.md` has the rules that are named here.
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from app.domain.events import Event, EventType, parse_levels
 from app.domain.instruments import EXACT_LIMIT
@@ -21,10 +21,7 @@ from app.domain.orders import (
     TimeInForce,
 )
 from app.domain.refusals import Reason
-from app.domain.rules import InstrumentStatus, parse_rules_detail, rules_detail
-
-if TYPE_CHECKING:
-    from app.domain.book_state import BookState
+from app.domain.rules import InstrumentStatus, Rules, parse_rules_detail, rules_detail
 
 MATCHING: Final = frozenset({EventType.PLACE, EventType.AMEND, EventType.TRIGGER})
 """Kinds of events whose first order may have traded."""
@@ -119,12 +116,29 @@ def _check_shown(order: OrderRecord) -> None:
         raise Inconsistent(f"shows {shown} of {order.remaining_lots}, at most {display}")
 
 
+class Before(Protocol):
+    """What an event is held against of the book's state before it, as BookState has it."""
+
+    time_us: int
+    last_ticks: int | None
+    rules: Rules
+    killed: set[str]
+    timers: dict[str, int]
+    levels: dict[str, int]
+    open_counts: dict[str, int]
+    client_order_ids: dict[str, int]
+
+    def next_triggered(self) -> tuple[str, int] | None:
+        """Side and stop price of the stop that is carried out next, where any waits."""
+        ...
+
+
 class EventAudit:
     """One event against the state before it. Every method raises Inconsistent."""
 
     __slots__ = ("changes", "event", "state", "taker")
 
-    def __init__(self, state: "BookState", event: Event, changes: Sequence[Change]) -> None:
+    def __init__(self, state: Before, event: Event, changes: Sequence[Change]) -> None:
         self.state = state
         self.event = event
         self.changes = changes
