@@ -40,8 +40,12 @@ def agree(header: str) -> str | None:
 def _accept(parameters: list[str]) -> str | None:
     """The answer to one offer; None where it asks for what cannot be kept."""
     answer = _ANSWER
+    names = set()
     for parameter in parameters:
         name, _, value = (part.strip(' "') for part in parameter.partition("="))
+        if name in names:  # 7.1 of the RFC: not one offer but none
+            return None
+        names.add(name)
         match name:
             case "server_no_context_takeover" | "client_no_context_takeover" if not value:
                 continue

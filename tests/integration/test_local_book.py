@@ -190,8 +190,13 @@ def test_a_book_from_messages_alone_is_the_servers_at_every_sequence(
     first = min(proved.seen)
     assert set(proved.seen) == {*range(first, flow.sequence + 1)}
     assert proved.follower.book.snapshots == 1
+    alone = forgetful.follower.book
+    assert alone.proofs == alone.snapshots + alone.deltas, "each message proves the book"
+    for each in (proved, conflated):
+        assert each.follower.book.proofs > each.follower.connections, "more than the first of each"
     for each in readers:
         assert each.follower.connections > 1, "there were disconnects"
+        assert len(each.seen) > each.follower.connections
         book = each.follower.book
         summary(
             f"{each.follower.connections} connections: {book.snapshots} snapshots, {book.deltas}"

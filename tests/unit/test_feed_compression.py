@@ -30,6 +30,8 @@ TAIL = b"\x00\x00\xff\xff"
         ("permessage-deflate; client_max_window_bits=x", None),
         ("permessage-deflate; server_no_context_takeover=1", None),
         ("permessage-deflate; something_else", None),
+        ("permessage-deflate; client_max_window_bits; client_max_window_bits=9", None),
+        ("permessage-deflate; server_max_window_bits=12; server_max_window_bits=15", None),
         ("permessage-deflate; server_max_window_bits=9, permessage-deflate", OURS),
         ("x-webkit-deflate-frame, permessage-deflate", OURS),
         ("x-webkit-deflate-frame", None),
