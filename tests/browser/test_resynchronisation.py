@@ -2,19 +2,23 @@
 and shows the book as it is.
 """
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
+from http.client import HTTPException
 
 import pytest
 from playwright.sync_api import WebSocketRoute, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.trading_page import TradingPage
-from tests.rest import an_order
+from tests.rest import Json, an_order
 from tests.system import ROOT, System, is_running, running_system, wait_for
 
 SYMBOL = "BTC-USD"
@@ -23,6 +27,7 @@ SIMULATE_STOP_TIMEOUT_S = 20
 MANY, ENOUGH = 100, 4
 """Orders that are placed at most, until so many deltas have come."""
 LOOK_MS = 120
+LIVE = "body[data-connection='live'][data-sequence]"
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +55,14 @@ def simulated(system: System) -> Iterator[None]:
         assert traders.wait(SIMULATE_STOP_TIMEOUT_S) == 0
 
 
+def answers(system: System) -> bool:
+    """Whether the server is there and takes orders."""
+    try:
+        return system.api.get("/readyz").status == HTTPStatus.OK
+    except (OSError, HTTPException):
+        return False
+
+
 def moves(page: TradingPage) -> None:
     """Returns once book, tape and chart have changed."""
     before = page.sequence
@@ -68,7 +81,7 @@ def shows_the_book(page: TradingPage, system: System) -> None:
     """Returns once each level that the page shows is one of the venue's, in its order."""
 
     def is_so() -> bool:
-        book = system.api.found("/orderbook", instrument=SYMBOL)
+        book = system.api.found("/orderbook", instrument=page.symbol)
         for side in ("bids", "asks"):
             levels = [(level["price"], level["quantity"]) for level in book[side]]
             shown = page.ladder(side)
@@ -123,7 +136,7 @@ def test_a_message_that_never_came_is_noticed_and_the_book_read_anew(
 
     page.page.route_web_socket("**/ws", lose_the_second_delta)
     page.page.reload()
-    page.page.wait_for_selector("body[data-connection='live'][data-sequence]")
+    page.page.wait_for_selector(LIVE)
     for cents in range(MANY):
         if deltas > ENOUGH:
             break
@@ -134,20 +147,71 @@ def test_a_message_that_never_came_is_noticed_and_the_book_read_anew(
     shows_the_book(page, venue)
 
 
+class Line:
+    """What the page's next connections go through: can be cut, and knows what was asked for."""
+
+    def __init__(self, page: TradingPage) -> None:
+        self.is_cut = False
+        self.subscriptions: list[Json] = []
+        page.page.route_web_socket("**/ws", self._connect)
+        page.page.reload()
+        page.page.wait_for_selector(LIVE)
+
+    def _connect(self, socket: WebSocketRoute) -> None:
+        if self.is_cut:
+            socket.close()
+            return
+        server = socket.connect_to_server()
+
+        def pass_on(message: str | bytes) -> None:
+            asked = json.loads(message)
+            if asked["op"] == "subscribe":
+                self.subscriptions.append(asked)
+            server.send(message)
+
+        socket.on_message(pass_on)
+
+
+def trade(venue: System, symbol: str, price: str, maker: str = "other") -> None:
+    """A sale of a half, to `maker`, of whose order as much is left."""
+    bid = an_order(symbol, client_id=maker, price=price, quantity="1")
+    ask = an_order(symbol, side="sell", client_id="seller", price=price, quantity="0.5")
+    venue.api.placed(bid)
+    assert len(venue.api.placed(ask)["trades"]) == 1
+
+
 def test_a_lost_connection_is_told_and_found_again_with_what_was_missed(
     venue: System, open_page_of: OpenPage
 ) -> None:
-    page = open_page_of(venue, SYMBOL, "patient")
-    page.find("#tape-rows li").first.wait_for()
+    symbol = venue.list_instrument("0.01", "0.0001")
+    trade(venue, symbol, "100.00")
+    page = open_page_of(venue, symbol, "patient")
+    line = Line(page)
+    expect(page.find("#tape-rows li")).to_have_count(1)
+    known = page.sequence
     port, master = venue.api.port, venue.pid("serve")
     with venue.stopped_supervisor():
+        line.is_cut = True
         os.kill(master, signal.SIGKILL)
         wait_for(lambda: not is_running(master))
         expect(page.find("#banner-text")).to_contain_text("The connection is lost")
         expect(page.find("#connection-label")).not_to_have_text("Live")
+    wait_for(lambda: answers(venue))
+    assert venue.api.port == port
+    trade(venue, symbol, "100.01", "patient")
+    trade(venue, symbol, "100.02")
+    assert page.sequence == known, "it hears of nothing meanwhile"
+    line.subscriptions.clear()
+    line.is_cut = False
+    page.page.evaluate("dispatchEvent(new Event('online'))")  # so that it does not wait
     page.page.wait_for_selector("body[data-connection='live']", timeout=30_000)
     expect(page.find("#banner")).to_be_hidden()
-    assert venue.api.port == port
-    venue.api.placed(an_order(SYMBOL, client_id="patient", price="61000.00", quantity="0.5"))
+    expect(page.find("#tape-rows li .price")).to_have_text(
+        [re.compile(f"^{price}") for price in ("100.02", "100.01", "100.00")]
+    )
+    expect(page.find("#fills-table tbody tr")).to_have_count(1)
     expect(page.open_orders()).to_have_count(1)
+    expect(page.open_orders()).to_contain_text("100.01")
     shows_the_book(page, venue)
+    book = next(asked for asked in line.subscriptions if asked["channels"] == ["book"])
+    assert book.get("since") == known, "only what was missed is asked for"

@@ -1,5 +1,6 @@
 // The dialog that changes the price or the quantity of an open order.
 
+import { notify } from "./notices.js";
 import { fieldComplaints, headline } from "./refusals.js";
 import { call, orderPath } from "./rest.js";
 import { byId, setText, trimmed, words } from "./text.js";
@@ -12,6 +13,7 @@ export class AmendDialog {
   #alert = byId("amend-alert");
   #order = null;
   #instrument = null;
+  #openings = 0;
 
   /** `amended` is called with the answer. */
   constructor(amended) {
@@ -24,8 +26,10 @@ export class AmendDialog {
   }
 
   open(order, instrument) {
+    this.#openings += 1;
     this.#order = order;
     this.#instrument = instrument;
+    this.#form.ariaBusy = "false";
     const what = `${words(order.side)} ${trimmed(order.remaining_quantity)} ${instrument.base} left`;
     setText(byId("amend-what"), `${what}, ${trimmed(order.filled_quantity)} filled`);
     for (const name of Object.keys(FIELDS)) {
@@ -66,18 +70,26 @@ export class AmendDialog {
   }
 
   async #send(changes) {
+    // Meanwhile it may be closed, and opened for another order: then that is left alone.
+    const opening = this.#openings;
+    const isStillOpen = () => opening === this.#openings && this.#dialog.open;
     this.#form.ariaBusy = "true";
     try {
       const answer = await call("PATCH", orderPath(this.#order.order_id), changes);
-      this.#dialog.close();
+      if (isStillOpen()) this.#dialog.close();
       this.amended(answer);
     } catch (error) {
-      this.#complain(fieldComplaints(error));
-      this.#alert.textContent = headline(error);
-      this.#alert.hidden = false;
+      if (isStillOpen()) this.#refuse(error);
+      else notify(headline(error), "bad");
     } finally {
-      this.#form.ariaBusy = "false";
+      if (opening === this.#openings) this.#form.ariaBusy = "false";
     }
+  }
+
+  #refuse(error) {
+    this.#complain(fieldComplaints(error));
+    this.#alert.textContent = headline(error);
+    this.#alert.hidden = false;
   }
 
   #complain(found) {

@@ -53,16 +53,14 @@ export class Chart {
       return;
     }
     this.#make();
-    if (this.#instrument) await this.show(this.#instrument);
+    await this.load();
   }
 
-  /** Show another instrument, or all of the same again. */
-  async show(instrument) {
+  /** Show another instrument: nothing until `load`, which comes by itself where nobody asks for it. */
+  show(instrument) {
     const isAnother = this.#instrument?.symbol !== instrument.symbol;
     this.#instrument = instrument;
-    if (!this.#chart) return;
-    if (isAnother) this.#clear();
-    await this.#load();
+    if (isAnother && this.#chart) this.#clear();
   }
 
   /** Move the newest candle. Its volume comes with the next refresh. */
@@ -152,7 +150,7 @@ export class Chart {
         this.interval = input.value;
         kept.set(INTERVAL_KEY, this.interval);
         if (this.#chart) this.#clear();
-        this.#load();
+        this.load();
       });
     }
   }
@@ -167,6 +165,7 @@ export class Chart {
     this.#volumes.setData([]);
     this.#candles.applyOptions(this.#candleLook());
     setText(byId("chart-legend"), "");
+    setText(byId("chart-empty"), "");
   }
 
   async #ask(query) {
@@ -180,7 +179,8 @@ export class Chart {
     }
   }
 
-  async #load() {
+  /** The newest candles: the first ones, or what happened since. */
+  async load() {
     if (!this.#chart || !this.#instrument) return;
     const isFirst = this.#bars.size === 0;
     const candles = await this.#ask({ limit: PAGE });
@@ -233,7 +233,7 @@ export class Chart {
     if (document.hidden || !this.#chart || !this.#instrument) return;
     const hasTraded = performance.now() - this.#tradedAt < SETTLED_MS;
     if (!hasTraded && !isOver) return;
-    if (this.#bars.size === 0) return this.#load();
+    if (this.#bars.size === 0) return this.load();
     const newest = [...this.#bars.keys()].at(-1);
     const start = new Date((newest - INTERVALS_S[this.interval]) * 1000).toISOString();
     const candles = await this.#ask({ start, limit: REFRESHED_MAX });

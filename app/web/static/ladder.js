@@ -126,7 +126,6 @@ export class Ladder {
         side.push(place);
       }
     }
-    this.#keepOneReachable();
     this.draw();
   }
 
@@ -144,6 +143,7 @@ export class Ladder {
         place.show(row, instrument, largest, row !== undefined && this.#isMine(row, name, step));
       });
     }
+    this.#keepOneReachable();
     this.#drawSpread(instrument, asks.levels[0], bids.levels[0]);
   }
 
@@ -203,10 +203,14 @@ export class Ladder {
     next.focus();
   }
 
+  /** Tab comes to the level that it was left at, or, when that is gone, to the best of a side. */
   #keepOneReachable() {
-    const nodes = this.#nodes();
-    if (nodes.some((node) => node.tabIndex === 0)) return;
-    const best = this.#sides.asks[0]?.node;
-    if (best) best.tabIndex = 0;
+    const left = this.#nodes().filter((node) => node.tabIndex === 0);
+    if (left.some((node) => !node.disabled)) return;
+    const { asks, bids } = this.#sides;
+    const best = [asks[0].node, bids[0].node].find((node) => !node.disabled);
+    if (!best) return;
+    for (const node of left) node.tabIndex = -1;
+    best.tabIndex = 0;
   }
 }

@@ -36,6 +36,9 @@ const scheme = location.protocol === "https:" ? "wss" : "ws";
 const feed = new Feed(`${scheme}://${location.host}/ws`);
 let instrument = null;
 let book = null;
+// Answers come in any order: only that to the newest question of its kind counts.
+let turns = 0;
+let catchUps = 0;
 
 const header = new Header();
 const tape = new Tape();
@@ -96,14 +99,16 @@ function bookChanged() {
 
 /** What happened before the subscription, or while there was none. */
 async function catchUp() {
+  if (!instrument) return;
+  const catchUpNumber = ++catchUps;
   const { symbol } = instrument;
-  chart.show(instrument);
+  chart.load();
   tape.clear();
   const [loaded, traded] = await Promise.allSettled([
     orders.load(symbol, session.client),
     get("/trades", { instrument: symbol, limit: TRADES }),
   ]);
-  if (symbol !== instrument.symbol) return;
+  if (catchUpNumber !== catchUps) return;
   const trades = traded.value?.trades ?? [];
   tape.load(trades);
   fills.load(trades);
@@ -176,13 +181,16 @@ async function cancelAll() {
 // What is traded, and by whom
 
 async function turnTo(symbol) {
+  const turn = ++turns;
   let view;
   try {
     view = await get(`/instruments/${encodeURIComponent(symbol)}`);
   } catch (error) {
-    notify(headline(error), "bad");
+    if (turn === turns) notify(headline(error), "bad");
     return;
   }
+  if (turn !== turns) return;
+  catchUps += 1; // what is asked for is of the instrument before
   session.turnTo(symbol);
   instrument = new Instrument(view);
   book = new Book(instrument);
@@ -190,6 +198,7 @@ async function turnTo(symbol) {
   fills.clear();
   tape.clear();
   header.show(instrument);
+  chart.show(instrument);
   ladder.show(book);
   ticket.show(instrument, book);
   const followed = book;
@@ -224,6 +233,7 @@ function rename() {
 
 /** The first instrument: the one that the address names, else the first there is. */
 async function begin() {
+  if (instrument) return;
   let symbols;
   try {
     symbols = (await get("/instruments")).instruments.map(({ symbol }) => symbol);
@@ -237,6 +247,9 @@ async function begin() {
   }
   markets.list(symbols);
   await turnTo(session.firstOf(symbols));
+  if (instrument) return;
+  notify("The market could not be opened. It is tried again.", "bad");
+  setTimeout(begin, RETRY_MS);
 }
 
 new ConnectionState(feed, () => {
@@ -257,7 +270,9 @@ byId("client").addEventListener("change", rename);
 byId("cancel-all").addEventListener("click", cancelAll);
 addEventListener("popstate", () => {
   const addressed = session.addressed();
-  if (addressed && addressed !== session.symbol) turnTo(addressed);
+  if (addressed === session.symbol)
+    turns += 1; // another one, still on its way, is not wanted
+  else if (addressed) turnTo(addressed);
 });
 setInterval(refreshStatus, STATUS_MS);
 chart.start();

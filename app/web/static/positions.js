@@ -6,6 +6,7 @@ import { get } from "./rest.js";
 import { byId, direction, element, grouped, setText, signed, trimmed } from "./text.js";
 
 const REFRESH_MS = 3_000;
+const UNKNOWN = "–";
 const COLUMNS = {
   instrument: "Market",
   quantity: "Quantity",
@@ -30,9 +31,15 @@ function unrealisedText(position, last) {
 
 /** Money to the cent: what is finer is cut off, for the eye only; the title has all of it. */
 function money(text) {
-  if (text === null || text === undefined) return "–";
+  if (text === null || text === undefined) return UNKNOWN;
   const [whole, fraction = ""] = text.split(".");
   return grouped(`${whole}.${fraction.slice(0, 2).padEnd(2, "0")}`);
+}
+
+/** The same as a change, where it is known. */
+function change(text) {
+  const shown = money(text);
+  return shown === UNKNOWN ? shown : signed(shown);
 }
 
 export class Positions {
@@ -73,10 +80,10 @@ export class Positions {
     const texts = {
       instrument: position.instrument,
       quantity: grouped(trimmed(position.quantity)),
-      average: position.average_cost ? grouped(position.average_cost) : "–",
-      last: last ? grouped(last) : "–",
-      unrealised: signed(money(unrealised)),
-      realised: signed(money(position.realised_pnl)),
+      average: position.average_cost ? grouped(position.average_cost) : UNKNOWN,
+      last: last ? grouped(last) : UNKNOWN,
+      unrealised: change(unrealised),
+      realised: change(position.realised_pnl),
       fees: money(position.fees),
     };
     const cells = Object.entries(COLUMNS).map(([name, label]) => {

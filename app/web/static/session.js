@@ -55,8 +55,12 @@ export class Session {
 
   /** The instrument that the address names, if any. */
   addressed() {
-    const named = decodeURIComponent(location.hash.slice(1));
-    return SYMBOL.test(named) ? named : null;
+    try {
+      const named = decodeURIComponent(location.hash.slice(1));
+      return SYMBOL.test(named) ? named : null;
+    } catch {
+      return null; // anybody can write an address that is no text
+    }
   }
 
   turnTo(symbol) {

@@ -3,11 +3,20 @@
 import { toText } from "./decimal.js";
 import { TIMES_IN_FORCE, complaints, fieldsOf, orderBody, timesInForce } from "./order_rules.js";
 import { fieldComplaints, headline } from "./refusals.js";
-import { call, newIdempotencyKey, NoAnswer } from "./rest.js";
+import { call, newIdempotencyKey } from "./rest.js";
 import { byId, element, grouped, setText, trimmed } from "./text.js";
 
 const STEPPED = { price: "price", stop_price: "price", quantity: "quantity" };
 const LARGE_STEP = 10;
+/** Orders without a definite answer whose keys are kept; the oldest is given up first. */
+const PENDING_MAX = 100;
+const SERVER_ERROR = 500;
+
+/** Whether a refusal says that the order is not there. That of a server in trouble may be right about
+ * this attempt, but says nothing of one before it. */
+function isDefinite(error) {
+  return error.problem?.status < SERVER_ERROR;
+}
 
 export class Ticket {
   #form = byId("ticket");
@@ -15,7 +24,7 @@ export class Ticket {
   #instrument = null;
   #book = null;
   #wantedTime = ""; // in force; a type that cannot have it does not change the wish
-  #pending = null; // {text, key} of an order whose answer is not known
+  #pending = new Map(); // text -> key of orders of which it is not known what became of them
 
   /** `session` tells {symbol, client}; `placed` is called with the answer of an accepted order. */
   constructor(session, placed) {
@@ -183,25 +192,30 @@ export class Ticket {
   }
 
   async #send(text) {
-    // The same order again after no answer came has the same key, so it is placed once at most.
-    const key = this.#pending?.text === text ? this.#pending.key : newIdempotencyKey();
-    this.#pending = { text, key };
+    const key = this.#key(text);
     this.#busy(true);
     try {
       const answer = await call("POST", "/orders", JSON.parse(text), { "Idempotency-Key": key });
-      this.#pending = null;
+      this.#pending.delete(text);
       this.#alert.hidden = true;
       this.placed(answer);
     } catch (error) {
-      if (!(error instanceof NoAnswer) && error.problem?.code !== "outcome_unknown") {
-        this.#pending = null;
-      }
+      if (isDefinite(error)) this.#pending.delete(text);
       const found = fieldComplaints(error);
       this.#complain(found);
       this.#refuse(headline(error), found);
     } finally {
       this.#busy(false);
     }
+  }
+
+  /** The same order again has the same key until a definite answer, so it is placed once at most,
+   * whatever else was placed in between. */
+  #key(text) {
+    const key = this.#pending.get(text) ?? newIdempotencyKey();
+    this.#pending.set(text, key);
+    if (this.#pending.size > PENDING_MAX) this.#pending.delete(this.#pending.keys().next().value);
+    return key;
   }
 
   #busy(isBusy) {
