@@ -108,8 +108,6 @@ class Listing:
         try:
             with self._connect() as connection:
                 stored, known = stored_instruments(connection), positions(connection)
-            # So that a worker's very first command has an end of its time, too.
-            self.books.floors.clock.seen(self.reads.time_us())
             for listed in stored:
                 self._open_or_tell(listed, known)
             missing = self.reads.without_book([listed.instrument.symbol for listed in stored])

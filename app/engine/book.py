@@ -38,6 +38,10 @@ from app.engine.scripts import LUA_FOLDER, Script, load
 
 log = logging.getLogger("crossbook.books")
 
+REPEATS_MAX = 2
+"""Of a call that a book refused without more: once to learn which book it is, once what time it
+is.
+"""
 MAX_SWEEP_STEPS = 100
 """Steps that one sweep takes at most; each is a script of its own, and others run in between."""
 
@@ -224,21 +228,24 @@ class Books:
 
     def _accepted(self, call: Call) -> Reply:
         reply = self._executor.run(call)
-        if self._is_to_be_repeated(call, reply):
+        for _ in range(REPEATS_MAX):
+            if not self._is_to_be_repeated(call, reply):
+                break
             reply = self._executor.run(call)
         self._look_at(call, reply)
         return _accepted(reply)
 
     def _replies(self, calls: list[Call]) -> list[Reply | Exception]:
         replies = self._executor.run_all(calls)
-        again = [
-            index
-            for index, (call, reply) in enumerate(zip(calls, replies, strict=True))
-            if not isinstance(reply, Exception) and self._is_to_be_repeated(call, reply)
-        ]
-        repeated = self._executor.run_all([calls[index] for index in again])
-        for index, reply in zip(again, repeated, strict=True):
-            replies[index] = reply
+        for _ in range(REPEATS_MAX):
+            again = [
+                index
+                for index, (call, reply) in enumerate(zip(calls, replies, strict=True))
+                if not isinstance(reply, Exception) and self._is_to_be_repeated(call, reply)
+            ]
+            repeated = self._executor.run_all([calls[index] for index in again])
+            for index, reply in zip(again, repeated, strict=True):
+                replies[index] = reply
         for call, reply in zip(calls, replies, strict=True):
             if not isinstance(reply, Exception):
                 self._look_at(call, reply)
@@ -267,7 +274,6 @@ class Books:
         """
         if reply[0] == b"accepted":
             self.floors.raise_to(call.keys[0], int(reply[1]))
-            self.floors.clock.seen(int(reply[2]))
         elif reply == _BOOK_BEHIND or reply[:2] == _BOOK_CHANGED:
             self._tell_behind(symbol_of(call.keys[0]), self.floors.of(call.keys[0]))
 

@@ -39,25 +39,21 @@ class Standing(NamedTuple):
 
 
 class RedisClock:
-    """Redis's time, as its answers tell. Where its clock is set back we stay ahead of it, so that a
-    command may be carried out later than it should; where it leaps ahead, one is refused, and the
-    refusal says what time it is.
+    """Redis's time, as its refusals tell: whoever does not know it, as a new process, sends what is
+    long too late, and so learns it. The same where it leaps ahead. Where it is set back we stay
+    ahead of it, so that a command may be carried out later than it should.
     """
 
     def __init__(self) -> None:
-        self._ahead_us: int | None = None
+        self._ahead_us = 0
 
     def seen(self, time_us: int) -> None:
         """Redis said that it is `time_us` (µs since 1970), or was a moment ago."""
-        ahead_us = time_us - monotonic_ns() // 1_000
-        if self._ahead_us is None or ahead_us > self._ahead_us:
-            self._ahead_us = ahead_us
+        self._ahead_us = max(self._ahead_us, time_us - monotonic_ns() // 1_000)
 
     def latest(self) -> str:
-        """The time until which Redis may begin a command that is sent now; empty: not known."""
-        if self._ahead_us is None:
-            return ""
-        return str(monotonic_ns() // 1_000 + self._ahead_us + LATE_AFTER_US)
+        """The time until which Redis may begin a command that is sent now, in 16 digits."""
+        return f"{monotonic_ns() // 1_000 + self._ahead_us + LATE_AFTER_US:016}"
 
 
 class Column:

@@ -92,11 +92,6 @@ class BookReads:
         found: dict[str, Any] = self._call("INFO", "server")
         return str(found["run_id"])
 
-    def time_us(self) -> int:
-        """Redis's clock, µs since 1970."""
-        seconds, micros = self._call("TIME")
-        return int(seconds) * 1_000_000 + int(micros)
-
     def why_read_only(self) -> str | None:
         """Why Redis takes no writes at present: its file cannot be written, its memory is full, or
         it is a replica. None where it takes them.

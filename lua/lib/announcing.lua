@@ -8,8 +8,9 @@
 local function glance()
   local schema, sequence, last_us, rebuilt =
     unpack(call('HMGET', BOOK, 'schema', 'sequence', 'time', 'rebuilt'))
+  local now_us, redis_us = clock_us(last_us)
   return {
-    schema = schema, sequence = sequence, rebuilt = rebuilt, now_us = clock_us(last_us),
+    schema = schema, sequence = sequence, rebuilt = rebuilt, now_us = now_us, redis_us = redis_us,
   }
 end
 

@@ -15,7 +15,7 @@ local SCHEMA = '2'
 local FENCED = 'fenced' -- stands in `rebuilt` while the book takes nothing at all
 
 -- The refusal that a book gives to any command. Of its fields `schema`, `sequence` and `rebuilt`,
--- each false where there is none; and `now_us`, of those who write. Callers learn from what comes
+-- each false where there is none; and `redis_us`, of those who write. Callers learn from what comes
 -- with book_changed and too_late.
 local function standing_refusal(book)
   local rebuilt = book.rebuilt
@@ -34,7 +34,7 @@ local function standing_refusal(book)
   if book.sequence - ARGV[2] < 0 then
     return { 'refused', 'book_behind' }
   end
-  if book.now_us and ARGV[3] ~= '' and book.now_us > ARGV[3] then
-    return { 'refused', 'too_late', book.now_us }
+  if book.redis_us and ARGV[3] ~= '' and book.redis_us > ARGV[3] then
+    return { 'refused', 'too_late', book.redis_us }
   end
 end

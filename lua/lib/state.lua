@@ -18,14 +18,13 @@ local function read_state()
       'schema', 'sequence', 'time', 'status', 'suspended', 'committed', 'last', 'price_band_bps',
       'max_order_lots', 'max_order_notional', 'max_open_orders', 'idempotency_generation',
       'pending', 'rebuilt', 'crowded'))
-  local now_us = clock_us(last_us)
+  local now_us, redis_us = clock_us(last_us)
   return {
     schema = schema, sequence = tonumber(sequence), now_us = now_us, now_s = now_us:sub(1, -7),
-    is_stored = false, status = status, suspended = suspended, committed = number(committed),
-    last = number(last), band_bps = number(band_bps), max_lots = number(max_lots),
-    max_notional = max_notional, notional_limit = number(max_notional),
-    max_open = number(max_open), generation = generation, pending = pending, rebuilt = rebuilt,
-    crowded = crowded, next = '',
-    touched = '', met = 0,
+    redis_us = redis_us, is_stored = false, status = status, suspended = suspended,
+    committed = number(committed), last = number(last), band_bps = number(band_bps),
+    max_lots = number(max_lots), max_notional = max_notional,
+    notional_limit = number(max_notional), max_open = number(max_open), generation = generation,
+    pending = pending, rebuilt = rebuilt, crowded = crowded, next = '', touched = '', met = 0,
   }
 end

@@ -820,8 +820,8 @@ COMMANDS = (
     _lua(
         "the clock goes back",
         "lib/clock",
-        "if last_us and now_us < last_us then",
-        "if last_us and now_us == last_us then",
+        "if last_us and redis_us < last_us then",
+        "if last_us and redis_us == last_us then",
         "promise: never earlier than the book's last command",
     ),
     _lua(
@@ -855,8 +855,8 @@ COMMANDS = (
     _lua(
         "what was given up is carried out",
         "lib/standing",
-        "ARGV[3] ~= '' and book.now_us",
-        "ARGV[3] == '-' and book.now_us",
+        "ARGV[3] ~= '' and book.redis_us",
+        "ARGV[3] == '-' and book.redis_us",
         "promise: no time-out turns into a second order",
     ),
     Mutation(
@@ -984,8 +984,8 @@ SHARED = (
     _lua(
         "no stop is known to wait",
         "lib/state",
-        "generation = generation, pending = pending,",
-        "generation = generation, pending = false,",
+        "pending = pending, rebuilt",
+        "pending = false, rebuilt",
         "STP-2",
     ),
     _lua(

@@ -26,6 +26,7 @@ from app.engine.reads import BookReads
 from app.persistence import event_stream
 
 SYMBOL: Final = "BTC-USD"
+OTHER: Final = "ETH-USD"
 KEYS: Final = book_keys(SYMBOL)
 
 
@@ -264,11 +265,25 @@ class TestLateness:
             command(late.books)
         assert contents(client) == before
 
-    def test_one_that_comes_in_time_is_carried_out(self, client: Redis) -> None:
+    def test_it_is_redis_that_says_when_however_far_ahead_the_book_is(
+        self, client: Redis, late: Told
+    ) -> None:
+        """As after Redis's clock was set back by an hour: the book's stands still meanwhile."""
+        client.hset(KEYS.book, "time", (int(time.time()) + 3600) * 1_000_000)
+        with pytest.raises(Refused, match="too_late"):
+            late.books.place(SYMBOL, order())
+
+    def test_a_book_that_is_ahead_does_not_give_others_more_time(
+        self, client: Redis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         process = Told(client)
         traded(process)
-        assert process.books.floors.clock.latest()
-        assert process.books.place(SYMBOL, order()).sequence == 4
+        client.hset(KEYS.book, "time", (int(time.time()) + 3600) * 1_000_000)
+        process.books.place(SYMBOL, order())
+        monkeypatch.setattr(floors, "LATE_AFTER_US", -1)
+        process.books.open(OTHER)
+        with pytest.raises(Refused, match="too_late"):
+            process.books.place(OTHER, order())
 
     def test_a_clock_that_leaps_ahead_is_learnt_of_at_once(
         self, client: Redis, monkeypatch: pytest.MonkeyPatch
@@ -293,8 +308,14 @@ class TestLateness:
         assert process.books.place(SYMBOL, order()).sequence == 4
         assert Told(client).books.place(SYMBOL, order()).sequence == 5
 
-    def test_a_process_that_knows_no_time_sets_no_limit(self) -> None:
-        assert floors.RedisClock().latest() == ""
+    def test_a_process_that_knows_no_time_learns_it_before_its_first_command(
+        self, client: Redis
+    ) -> None:
+        process = Told(client)
+        process.books.open(SYMBOL)
+        assert process.books.place(SYMBOL, order()).sequence == 1
+        now_us = time.time() * 1_000_000
+        assert 0 < int(process.books.floors.clock.latest()) - now_us <= floors.LATE_AFTER_US
 
 
 class TestFencing:
