@@ -5,7 +5,6 @@ the doors to its stores and processes. Whatever a test kills or stops here is a 
 import hashlib
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import redis
 from app.embedded import ports
 from app.embedded.process import ChildProcess
 from app.embedded.stores import Stores
+from tests.free_ports import free_port, remember_free_ports
 from tests.rest import Api, Json
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -31,8 +31,6 @@ STOP_TIMEOUT_S: Final = 40.0
 SETTLED_TIMEOUT_S: Final = 60.0
 COMMAND_TIMEOUT_S: Final = 120.0
 POLL_INTERVAL_S: Final = 0.02
-# Far from the usual ports, below those that the kernel gives to clients.
-PORTS: Final = range(20_000, 30_000)
 PARTS: Final = {
     "redis": b"redis-server",
     "postgres": b"/postgres\0",
@@ -105,12 +103,9 @@ class System:
         """`module` is what `up` is a command of."""
         self.data_dir = data_dir
         data_dir.mkdir(parents=True, exist_ok=True)
-        port = ports.choose(random.choice(PORTS), data_dir / "port")
-        # Not the usual ones: another system would take such a port while its server is killed, and
-        # that server could not come back.
-        for store in ("redis", "postgres"):
-            (data_dir / store).mkdir(exist_ok=True)
-            ports.choose(random.choice(PORTS), data_dir / store / "port")
+        port = ports.choose(free_port(), data_dir / "port")
+        if not (data_dir / "redis").exists():
+            remember_free_ports(data_dir)
         own = {
             "PATH": os.environ["PATH"],
             "DATA_DIR": str(data_dir),

@@ -14,6 +14,7 @@ from redis import Redis
 from app.api.application import connect_redis
 from app.embedded.redis_server import EmbeddedRedis
 from app.engine.executor import Call, Packet, Sent, grouped
+from tests.free_ports import free_port
 
 PIPELINED = 64
 """Commands sent in one write, about what 100 users make a worker's executor send."""
@@ -32,7 +33,7 @@ class Cost(NamedTuple):
 def private_redis() -> Iterator["Redis"]:
     """A client of a Redis that ends with the block."""
     with TemporaryDirectory(prefix="crossbook-bench-") as folder:
-        server = EmbeddedRedis(Path(folder), extra_args=NO_REWRITES)
+        server = EmbeddedRedis(Path(folder), port=free_port(), extra_args=NO_REWRITES)
         server.start()
         try:
             server.wait_ready()

@@ -3,7 +3,6 @@ each has used (from /proc: benchmarks run on Linux).
 """
 
 import os
-import random
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +23,9 @@ from app.engine.reads import BookReads
 from app.persistence.instruments import seed
 from app.persistence.migrations import migrate
 from tests.benchmarks.private_redis import NO_REWRITES
+from tests.free_ports import free_port
 from tests.rest import Api
-from tests.system import PORTS, ROOT, children_of
+from tests.system import ROOT, children_of
 
 SYMBOL: Final = "BTC-USD"
 NOOP: Final = ("gunicorn", "-c", "python:tests.benchmarks.noop_gunicorn")
@@ -75,8 +75,8 @@ class System:
         self._stack = stack
         self._folder = folder
         self.parts: dict[str, ChildProcess] = {}
-        redis_server = EmbeddedRedis(folder, extra_args=NO_REWRITES)
-        postgres = EmbeddedPostgres(folder)
+        redis_server = EmbeddedRedis(folder, port=free_port(), extra_args=NO_REWRITES)
+        postgres = EmbeddedPostgres(folder, port=free_port())
         self._start("redis", redis_server)
         self._start("postgres", postgres)
         self.stores = Stores(redis_server.url, postgres.url)
@@ -93,13 +93,13 @@ class System:
 
     def start_api(self) -> str:
         """`app serve`; returns its URL."""
-        port = ports.choose(random.choice(PORTS), self._folder / "api.port")
+        port = ports.choose(free_port(), self._folder / "api.port")
         self._start_program("api", ("app", "serve"), port)
         return f"http://{ports.LOOPBACK}:{port}"
 
     def start_noop(self) -> str:
         """The application that does nothing; returns its URL."""
-        port = ports.choose(random.choice(PORTS), self._folder / "noop.port")
+        port = ports.choose(free_port(), self._folder / "noop.port")
         self._start_program("noop", NOOP, port)
         return f"http://{ports.LOOPBACK}:{port}"
 

@@ -19,6 +19,7 @@ from app.embedded.redis_server import EmbeddedRedis
 from tests.audit import audit
 from tests.faults.proxy import Proxy
 from tests.flow import Crowd, HttpLine
+from tests.free_ports import free_port
 from tests.rest import HOST, Api
 from tests.streams import SocketLine
 from tests.system import System, wait_for
@@ -64,8 +65,8 @@ def links() -> Iterator[Links]:
 def running(folder: Path) -> Iterator[Links]:
     with ExitStack() as stack:
         redis_server, postgres = (
-            EmbeddedRedis(folder / "stores"),
-            EmbeddedPostgres(folder / "stores"),
+            EmbeddedRedis(folder / "stores", port=free_port()),
+            EmbeddedPostgres(folder / "stores", port=free_port()),
         )
         for server in (redis_server, postgres):
             server.start()

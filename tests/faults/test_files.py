@@ -38,6 +38,7 @@ from tests.commands import (
     stop,
     stop_limit,
 )
+from tests.free_ports import free_port
 from tests.reference import START_US, ReferenceBook
 from tests.system import wait_for
 from tests.venue import SYMBOL, TTL_S, EngineVenue, play
@@ -88,7 +89,7 @@ each_server = pytest.mark.parametrize(
 def private_redis(binary: Path | None, *extra_args: str) -> Iterator[EmbeddedRedis]:
     """A Redis of our own with the project's settings, in a folder of its own."""
     with TemporaryDirectory(prefix="crossbook-", ignore_cleanup_errors=True) as folder:
-        server = EmbeddedRedis(Path(folder), binary=binary, extra_args=extra_args)
+        server = EmbeddedRedis(Path(folder), port=free_port(), binary=binary, extra_args=extra_args)
         server.start()
         try:
             server.wait_ready()

@@ -28,8 +28,9 @@ from app.engine.scripts import LUA_FOLDER
 from tests.audit import Stored, replayed
 from tests.commands import SetRules
 from tests.differential import KINDS, PipelinedVenue, Tape, run_tape
+from tests.free_ports import free_port
 from tests.reference.digest import book_digest
-from tests.system import PORTS, wait_for
+from tests.system import wait_for
 from tests.venue import SYMBOL, event_of
 
 COMMANDS: Final = 3_000
@@ -39,7 +40,7 @@ ORDERS_EACH: Final = 150
 
 @contextmanager
 def running_redis(folder: Path, *extra_args: str) -> Iterator[EmbeddedRedis]:
-    server = EmbeddedRedis(folder, port=random.choice(PORTS), extra_args=extra_args)
+    server = EmbeddedRedis(folder, port=free_port(), extra_args=extra_args)
     try:
         server.start()
         server.wait_ready()

@@ -27,6 +27,7 @@ from app.embedded.process import EmbeddedServerError
 from app.embedded.redis_server import EmbeddedRedis, find_redis, parse_version, version_of
 from app.embedded.stores import Stores, find_stores
 from app.embedded.supervisor import Supervisor
+from tests.free_ports import free_port, remember_free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 30.0
@@ -103,6 +104,7 @@ def data_dir() -> Iterator[Path]:
     those to all but its owner, also under a running Postgres that is not the owner.
     """
     with tempfile.TemporaryDirectory(prefix="crossbook-") as folder:
+        remember_free_ports(Path(folder))
         yield Path(folder)
 
 
@@ -212,7 +214,7 @@ class TestRedis:
         assert "no-such-setting" in str(caught.value)
 
     def test_a_path_too_long_for_a_socket_means_tcp(self, data_dir: Path) -> None:
-        server = EmbeddedRedis(data_dir / ("long" * 25))
+        server = EmbeddedRedis(data_dir / ("long" * 25), port=free_port())
         server.start()
         try:
             assert server.url == server.tcp_url
@@ -221,7 +223,6 @@ class TestRedis:
             server.stop()
 
     def test_an_older_redis_does_not_touch_newer_files(self, data_dir: Path) -> None:
-        (data_dir / "redis").mkdir()
         (data_dir / "redis" / "version").write_text("99.0.0\n")
         with pytest.raises(EmbeddedServerError, match=r"no redis-server 99\.0\.0 or newer"):
             EmbeddedRedis(data_dir).start()
@@ -323,7 +324,7 @@ class TestPostgres:
 
     def test_half_a_cluster_is_made_again(self, data_dir: Path) -> None:
         unfinished = data_dir / "postgres" / "cluster.unfinished"
-        unfinished.mkdir(parents=True)
+        unfinished.mkdir()
         (unfinished / "PG_VERSION").write_text("18\n")
         server = EmbeddedPostgres(data_dir)
         server.start()
@@ -464,7 +465,7 @@ def test_our_processes_never_meet_a_stranger_that_took_the_port(data_dir: Path) 
     """While our Postgres is down another system's may listen on its port; what connects by our url
     then fails, and writes nothing into the other's database.
     """
-    ours = EmbeddedPostgres(data_dir / "ours")
+    ours = EmbeddedPostgres(data_dir / "ours", port=free_port())
     ours.start()
     ours.wait_ready(TIMEOUT_S)
     ours.stop()

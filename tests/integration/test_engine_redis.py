@@ -18,6 +18,7 @@ from app.embedded.redis_server import EmbeddedRedis
 from tests import exhaustive, tapes, truth
 from tests.commands import Amend, Cancel, Command, Place, Side, limit, market
 from tests.differential import COMMANDS, run_tapes
+from tests.free_ports import free_port
 from tests.reference import MAX_FILLS, ReferenceBook
 from tests.scripting import scripts_for
 from tests.venue import EngineVenue, play
@@ -43,7 +44,7 @@ def redis_servers() -> list[Path]:
 def running_server(binary: Path) -> Iterator[Redis]:
     """A server with the project's settings, but that it keeps nothing: no test here restarts it."""
     with TemporaryDirectory(prefix="crossbook-") as folder:
-        server = EmbeddedRedis(Path(folder), binary=binary)
+        server = EmbeddedRedis(Path(folder), port=free_port(), binary=binary)
         server.start()
         try:
             server.wait_ready()

@@ -27,6 +27,7 @@ from app.engine.executor import (
     _Turn,
 )
 from app.engine.scripts import Script
+from tests.free_ports import free_port
 from tests.scripting import script
 
 CALLERS = 64
@@ -44,7 +45,7 @@ COUNT = script("return {redis.call('INCR', KEYS[1]), ARGV[1]}")
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
-    redis = EmbeddedRedis(tmp_path)
+    redis = EmbeddedRedis(tmp_path, port=free_port())
     redis.start()
     redis.wait_ready()
     yield redis
@@ -212,7 +213,7 @@ class InterruptedLock:
 @pytest.mark.parametrize("binary", redis_binaries(), ids=lambda path: path.parts[-3])
 def test_every_redis_that_takes_no_writes_is_unavailable(tmp_path: Path, binary: Path) -> None:
     """Redis 6.2 tells it in other words than 7.0; both mean that nothing was done."""
-    redis = EmbeddedRedis(tmp_path, binary=binary)
+    redis = EmbeddedRedis(tmp_path, port=free_port(), binary=binary)
     redis.start()
     redis.wait_ready()
     try:

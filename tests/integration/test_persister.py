@@ -40,7 +40,7 @@ from app.domain.orders import (
 )
 from app.domain.refusals import Reason
 from app.domain.rules import Rules, parse_rules_detail, rule_texts
-from app.embedded.ports import LOOPBACK, is_free
+from app.embedded.ports import LOOPBACK
 from app.embedded.postgres_server import DATABASE, EmbeddedPostgres
 from app.embedded.redis_server import EmbeddedRedis
 from app.engine import halts
@@ -73,6 +73,7 @@ from app.persistence.queries import (
 )
 from app.persistence.rows import Batch, Entry, Texts
 from tests import sql_truth
+from tests.free_ports import free_port
 
 PATIENCE_S = 60.0
 POLL_S = 0.005
@@ -91,10 +92,6 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain until {what}"
         time.sleep(POLL_S)
-
-
-def free_port() -> int:
-    return next(p for p in random.sample(range(20_000, 30_000), 100) if is_free(p, LOOPBACK))
 
 
 class Tape:

@@ -519,9 +519,11 @@ class TestCrashes:
         """kill -9 as soon as it has come a little further, again and again."""
         trade_often(system, symbol, rng, 40)
         wanted = Wanted(f"killed-{symbol}", symbol)
+        # Slowly, so that it is in the middle when it is killed.
         program = (
-            "import sys; from app.clearing import settlement as s;"
-            "url, run_id, symbol = sys.argv[1:]; connection = s.connect(url);"
+            "import sys, time; from app.clearing import settlement as s;"
+            "url, run_id, symbol = sys.argv[1:]; connection = s.connect(url); take = s._take_turn;"
+            "s._take_turn = lambda it: time.sleep(0.05) or take(it);"
             "s.settle(connection, s.Wanted(run_id, symbol), trades_per_step=1)"
         )
         netted = "SELECT coalesce(max(trades), 0) FROM settlement_ranges WHERE run_id = %s"
@@ -530,6 +532,7 @@ class TestCrashes:
             ((found,),) = connection.execute(netted, (wanted.run_id,)).fetchall()
             return int(found)
 
+        killed_at: list[int] = []
         for _ in range(KILLS):
             before = trades()
             process = subprocess.Popen(
@@ -539,7 +542,8 @@ class TestCrashes:
             wait_for(lambda: trades() > before or process.poll() is not None)  # noqa: B023
             process.send_signal(signal.SIGKILL)
             process.wait()
-        assert 0 < trades() < 40, "it was in the middle"
+            killed_at.append(trades())
+        assert 0 < killed_at[0] < 40, "it was in the middle"
         assert settlement.settle(connection, wanted).is_done
         check_settlements(connection)
 

@@ -27,6 +27,7 @@ from wsproto.events import AcceptConnection, CloseConnection, Message, Request, 
 from wsproto.extensions import PerMessageDeflate
 
 from tests.feed_events import BookView, TapeBook
+from tests.free_ports import free_port
 from tests.local_book import LocalBook
 
 if TYPE_CHECKING:
@@ -52,13 +53,6 @@ def until(condition: Callable[[], object], limit_s: float = LIMIT_S) -> None:
             return
         time.sleep(0.01)
     raise AssertionError(f"not within {limit_s} s")
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class RedisServer:

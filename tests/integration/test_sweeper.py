@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -19,7 +18,6 @@ import redis
 from app import persist, sweeper
 from app.domain.events import Event, EventType, parse_event
 from app.domain.orders import Status
-from app.embedded.ports import LOOPBACK, is_free
 from app.embedded.redis_server import EmbeddedRedis
 from app.engine.book import Books
 from app.engine.commands import Cancel, NewOrder, OrderNumber, Placed, Refused
@@ -27,6 +25,7 @@ from app.engine.crowding import Crowding
 from app.engine.executor import DirectExecutor, EngineUnavailable, PipelinedExecutor
 from app.engine.keys import INSTRUMENTS, SWEEPER_ALIVE, book_keys
 from app.sweeper import Sweeper
+from tests.free_ports import free_port
 
 PATIENCE_S = 30.0
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,9 +45,7 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    ports = random.sample(range(20_000, 30_000), 100)
-    port = next(each for each in ports if is_free(each, LOOPBACK))
-    running = EmbeddedRedis(tmp_path_factory.mktemp("sweeper"), port=port)
+    running = EmbeddedRedis(tmp_path_factory.mktemp("sweeper"), port=free_port())
     try:
         running.start()
         running.wait_ready()
