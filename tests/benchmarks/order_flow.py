@@ -16,6 +16,7 @@ from app.engine.book import Books, Scripts
 from app.engine.commands import Cancel, NewOrder, OrderNumber
 from app.engine.executor import Call, DirectExecutor, Reply
 from app.engine.floors import Floors
+from app.engine.installing import redis_time_us
 from tests.commands import SIDES, Side
 
 TTL_S = 86_400
@@ -158,6 +159,7 @@ def open_book(client: "Redis", symbol: str) -> Caller:
     floors = Floors()
     was_new = Books(DirectExecutor(client), TTL_S, scripts, floors).open(symbol, RULES)
     assert was_new, f"{symbol} was there"
+    floors.clock.seen(redis_time_us(client))
     return Caller(symbol, scripts, floors)
 
 
