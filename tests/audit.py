@@ -38,8 +38,9 @@ from tests.rest import (
     same_words,
     trade_words,
 )
-from tests.system import System, wait_for
+from tests.system import System
 from tests.venue import EngineVenue, comparable, comparable_event, event_of
+from tests.waiting import wait_for
 
 RULES = ("status", "price_band_bps", "max_order_lots", "max_order_notional", "max_open_orders")
 FEES = ("maker_fee_bps", "taker_fee_bps")

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,9 @@ from app.embedded import ports
 from app.embedded.process import ChildProcess
 from app.embedded.stores import Stores
 from tests.free_ports import free_port, remember_free_ports
+from tests.processes import children_of, is_running, standing_still
 from tests.rest import Api, Json
+from tests.waiting import wait_for
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 WORKERS: Final = 2
@@ -30,7 +31,6 @@ START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 40.0
 SETTLED_TIMEOUT_S: Final = 60.0
 COMMAND_TIMEOUT_S: Final = 120.0
-POLL_INTERVAL_S: Final = 0.02
 PARTS: Final = {
     "redis": b"redis-server",
     "postgres": b"/postgres\0",
@@ -38,35 +38,6 @@ PARTS: Final = {
     "serve": b"\0gunicorn\0",
 }
 """What the command lines of up's children contain: serve is gunicorn's master."""
-
-
-def wait_for(condition: Callable[[], object], timeout_s: float = START_TIMEOUT_S) -> None:
-    """Returns once `condition` holds; fails the test if it does not in time."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(POLL_INTERVAL_S)
-
-
-def is_running(pid: int) -> bool:
-    """True for a live process; one that has ended and waits for its parent does not count."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def children_of(pid: int) -> list[int]:
-    """Processes whose parent is `pid`, whichever of its threads made them."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in _text(task).split()]
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
 
 
 class _Up(ChildProcess):
@@ -198,16 +169,8 @@ class System:
     @contextmanager
     def paused(self, part: str) -> Iterator[None]:
         """The part and what it has started stand still, as on a machine that hangs."""
-        pid = self.pid(part)
-        pids = [pid, *children_of(pid)]
-        for one in pids:
-            os.kill(one, signal.SIGSTOP)
-        try:
+        with standing_still(self.pid(part)):
             yield
-        finally:
-            for one in pids:
-                if is_running(one):
-                    os.kill(one, signal.SIGCONT)
 
     @contextmanager
     def stopped_supervisor(self) -> Iterator[None]:

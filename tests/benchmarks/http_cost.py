@@ -9,7 +9,7 @@ from tests.benchmarks.load import Load, run_k6
 from tests.benchmarks.sizes import Sizes
 from tests.benchmarks.system import System, new_system
 from tests.benchmarks.tables import Table
-from tests.system import wait_for
+from tests.waiting import wait_for
 
 TURNS = 3
 DRAIN_TIMEOUT_S = 60.0

@@ -12,7 +12,7 @@ from tests.benchmarks.sizes import Sizes
 from tests.benchmarks.standing_book import StandingBook
 from tests.benchmarks.system import SYMBOL, System, new_system
 from tests.benchmarks.tables import Bound, Table
-from tests.system import wait_for
+from tests.waiting import wait_for
 
 SEED = 4
 CHUNK = 5_000

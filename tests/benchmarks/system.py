@@ -24,8 +24,9 @@ from app.persistence.instruments import seed
 from app.persistence.migrations import migrate
 from tests.benchmarks.private_redis import NO_REWRITES
 from tests.free_ports import free_port
+from tests.processes import children_of
 from tests.rest import Api
-from tests.system import ROOT, children_of
+from tests.system import ROOT
 
 SYMBOL: Final = "BTC-USD"
 NOOP: Final = ("gunicorn", "-c", "python:tests.benchmarks.noop_gunicorn")

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page
 
 from tests.browser.conftest import OpenPage
 from tests.rest import Api, Json, an_order
-from tests.system import wait_for
+from tests.waiting import wait_for
 
 SECONDS = float(os.environ.get("CROSSBOOK_TEST_PAGE_S", "3"))
 IS_LONG = SECONDS >= 60

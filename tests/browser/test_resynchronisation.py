@@ -18,8 +18,10 @@ from playwright.sync_api import WebSocketRoute, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.trading_page import TradingPage
+from tests.processes import is_running
 from tests.rest import Json, an_order
-from tests.system import ROOT, System, is_running, running_system, wait_for
+from tests.system import ROOT, System, running_system
+from tests.waiting import wait_for
 
 SYMBOL = "BTC-USD"
 RATE = 60

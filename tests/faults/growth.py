@@ -15,7 +15,8 @@ from typing import Any, Final
 import psycopg
 import redis
 
-from tests.system import System, children_of
+from tests.processes import children_of
+from tests.system import System
 
 MEGABYTE: Final = 1024 * 1024
 NAMES: Final = {

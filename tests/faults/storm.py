@@ -21,7 +21,9 @@ import redis
 from tests.commands import limit
 from tests.flow import Told, Trader
 from tests.linear import is_accepted
-from tests.system import System, children_of, is_running, wait_for
+from tests.processes import children_of, is_running
+from tests.system import System
+from tests.waiting import wait_for
 
 KILLS: Final = {
     "kill -9 a worker": 30,

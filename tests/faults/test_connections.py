@@ -22,7 +22,8 @@ from tests.flow import Crowd, HttpLine
 from tests.free_ports import free_port
 from tests.rest import HOST, Api
 from tests.streams import SocketLine
-from tests.system import System, wait_for
+from tests.system import System
+from tests.waiting import wait_for
 
 TRADERS: Final = 8
 CUTS: Final = {"http": 60, "redis": 60, "postgres": 8}

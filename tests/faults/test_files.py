@@ -40,8 +40,8 @@ from tests.commands import (
 )
 from tests.free_ports import free_port
 from tests.reference import START_US, ReferenceBook
-from tests.system import wait_for
 from tests.venue import SYMBOL, TTL_S, EngineVenue, play
+from tests.waiting import wait_for
 
 SECOND_US: Final = 1_000_000
 TAPE: Final[tuple[Command, ...]] = (

@@ -19,8 +19,10 @@ from tests.audit import audit, await_quiet
 from tests.commands import ArmTimer, Cancel, MassCancel, limit
 from tests.faults.test_stores import halted
 from tests.flow import NO_ANSWER, Crowd, HttpLine, Request, Told
+from tests.processes import is_running
 from tests.rest import Answer, Api, order_body, order_id
-from tests.system import System, is_running, running_system, wait_for
+from tests.system import System, running_system
+from tests.waiting import wait_for
 
 TRADERS: Final = 6
 STEPS: Final = 40

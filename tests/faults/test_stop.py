@@ -14,9 +14,11 @@ from tests.audit import audit
 from tests.commands import Amend, Cancel, Place
 from tests.flow import Crowd, HttpLine, Outcome, Told
 from tests.linear import is_accepted, sequence_of
+from tests.processes import children_of
 from tests.reference import ReferenceBook
 from tests.streams import SocketLine
-from tests.system import System, children_of, running_system, wait_for
+from tests.system import System, running_system
+from tests.waiting import wait_for
 
 TRADERS: Final = 10
 STOPS: Final = 3

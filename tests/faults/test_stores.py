@@ -17,8 +17,10 @@ import pytest
 from tests.audit import audit, await_quiet
 from tests.commands import limit
 from tests.flow import Crowd
+from tests.processes import is_running
 from tests.rest import Answer, Json, order_body, order_id
-from tests.system import ROOT, System, is_running, running_system, wait_for
+from tests.system import ROOT, System, running_system
+from tests.waiting import wait_for
 
 TRADERS: Final = 6
 PROGRESS: Final = 150

@@ -30,8 +30,8 @@ from tests.commands import SetRules
 from tests.differential import KINDS, PipelinedVenue, Tape, run_tape
 from tests.free_ports import free_port
 from tests.reference.digest import book_digest
-from tests.system import wait_for
 from tests.venue import SYMBOL, event_of
+from tests.waiting import wait_for
 
 COMMANDS: Final = 3_000
 TRADERS: Final = 4

@@ -8,7 +8,8 @@ import pytest
 
 from tests.integration.test_stream import Client
 from tests.rest import Api, an_order
-from tests.system import System, running_system, wait_for
+from tests.system import System, running_system
+from tests.waiting import wait_for
 
 REASON = "cancelled_on_disconnect"
 

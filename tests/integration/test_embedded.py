@@ -28,6 +28,7 @@ from app.embedded.redis_server import EmbeddedRedis, find_redis, parse_version, 
 from app.embedded.stores import Stores, find_stores
 from app.embedded.supervisor import Supervisor
 from tests.free_ports import free_port, remember_free_ports
+from tests.processes import is_running
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 30.0
@@ -77,14 +78,6 @@ POSTGRES_FOLDERS = [
 
 def label(path: Path) -> str:
     return "-".join(path.parts[-3:])
-
-
-def is_running(pid: int) -> bool:
-    """True for a live process; one that has ended and waits for its parent does not count."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def kill(server: EmbeddedRedis | EmbeddedPostgres) -> None:

@@ -2,10 +2,10 @@
 callers are told when Redis goes away in the middle.
 """
 
-import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Barrier
 
@@ -28,6 +28,7 @@ from app.engine.executor import (
 )
 from app.engine.scripts import Script
 from tests.free_ports import free_port
+from tests.processes import standing_still
 from tests.scripting import script
 
 CALLERS = 64
@@ -39,6 +40,8 @@ def redis_binaries() -> list[Path]:
 
 
 KEYS = ("{x}:n",)
+HANG_TIMEOUT_S = 1.0
+"""Of clients whose Redis will hang; one that works answers sooner, also on a busy machine."""
 ECHO = script("return {ARGV[1]}")
 COUNT = script("return {redis.call('INCR', KEYS[1]), ARGV[1]}")
 
@@ -131,18 +134,20 @@ def test_without_redis_nothing_was_done_and_that_is_what_is_said(tmp_path: Path)
     assert not isinstance(caught.value, OutcomeUnknown)
 
 
+@contextmanager
+def hanging(server: EmbeddedRedis) -> Iterator[None]:
+    assert server.process is not None
+    with standing_still(server.process.pid):
+        yield
+
+
 def test_a_redis_that_stops_in_the_middle_leaves_the_outcome_unknown(
     server: EmbeddedRedis,
 ) -> None:
-    executor = PipelinedExecutor(connect_redis(server.url, timeout_s=0.2))
+    executor = PipelinedExecutor(connect_redis(server.url, timeout_s=HANG_TIMEOUT_S))
     executor.run(Call(COUNT, KEYS, [0]))
-    assert server.process is not None
-    server.process.send_signal(signal.SIGSTOP)
-    try:
-        with pytest.raises(OutcomeUnknown):
-            executor.run(Call(COUNT, KEYS, [0]))
-    finally:
-        server.process.send_signal(signal.SIGCONT)
+    with hanging(server), pytest.raises(OutcomeUnknown):
+        executor.run(Call(COUNT, KEYS, [0]))
     assert executor.run(Call(COUNT, KEYS, [0]))[0] in (2, 3)
 
 
@@ -159,16 +164,11 @@ def test_a_redis_that_refuses_writes_is_unavailable_not_a_fault(
 
 def test_while_redis_hangs_only_what_was_sent_is_in_doubt(server: EmbeddedRedis) -> None:
     """Whoever waited behind a batch that times out is told at once, and that nothing was done."""
-    executor = PipelinedExecutor(connect_redis(server.url, timeout_s=0.3))
+    executor = PipelinedExecutor(connect_redis(server.url, timeout_s=HANG_TIMEOUT_S))
     executor.run(Call(COUNT, KEYS, [0]))
-    assert server.process is not None
-    server.process.send_signal(signal.SIGSTOP)
-    try:
-        with ThreadPoolExecutor(CALLERS) as pool:
-            futures = [pool.submit(executor.run, Call(COUNT, KEYS, [n])) for n in range(CALLERS)]
-            errors = [future.exception() for future in futures]
-    finally:
-        server.process.send_signal(signal.SIGCONT)
+    with hanging(server), ThreadPoolExecutor(CALLERS) as pool:
+        futures = [pool.submit(executor.run, Call(COUNT, KEYS, [n])) for n in range(CALLERS)]
+        errors = [future.exception() for future in futures]
     in_doubt = sum(isinstance(error, OutcomeUnknown) for error in errors)
     assert all(isinstance(error, EngineUnavailable) for error in errors)
     done = executor.run(Call(COUNT, KEYS, [0]))[0]
@@ -366,14 +366,10 @@ def test_without_redis_nothing_of_many_calls_was_done(tmp_path: Path) -> None:
 
 
 def test_of_many_calls_those_without_an_answer_are_in_doubt(server: EmbeddedRedis) -> None:
-    executor = PipelinedExecutor(connect_redis(server.url, timeout_s=0.2))
+    executor = PipelinedExecutor(connect_redis(server.url, timeout_s=HANG_TIMEOUT_S))
     executor.run(Call(COUNT, KEYS, [0]))
-    assert server.process is not None
-    server.process.send_signal(signal.SIGSTOP)
-    try:
+    with hanging(server):
         replies = executor.run_all(counts(3))
-    finally:
-        server.process.send_signal(signal.SIGCONT)
     assert [type(reply) for reply in replies] == [OutcomeUnknown] * 3
     assert executor.run(Call(COUNT, KEYS, [0]))[0] in (2, 5)
 

@@ -14,7 +14,8 @@ from typing import Any, Final
 from tests.audit import stored_events
 from tests.local_book import Follower, LocalBook, levels_digest
 from tests.rest import Api, Json, order_id
-from tests.system import System, wait_for
+from tests.system import System
+from tests.waiting import wait_for
 
 COMMANDS: Final = int(os.environ.get("CROSSBOOK_TEST_FEED_COMMANDS", "2000"))
 """Events that the book goes through."""

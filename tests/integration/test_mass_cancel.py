@@ -5,7 +5,8 @@ import pytest
 from app.api.mass_cancels import MAX_CANCELLED_IDS
 from tests.conftest import ListInstrument
 from tests.rest import Answer, Api, Json, an_order, check_problem, codes_by_field
-from tests.system import System, wait_for
+from tests.system import System
+from tests.waiting import wait_for
 
 STEP = 250
 """Orders that one command cancels at most."""

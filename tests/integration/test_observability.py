@@ -10,8 +10,9 @@ import pytest
 from tests.integration.test_rest import metrics_of
 from tests.promtool import promtool
 from tests.rest import an_order
-from tests.system import System, running_system, wait_for
+from tests.system import System, running_system
 from tests.unit.test_observability import dashboard_expressions, rules
+from tests.waiting import wait_for
 
 ONLY_WHEN_WRONG = {"crossbook_instrument_halted", "crossbook_instrument_crowded"}
 """Without samples while all is well."""

@@ -18,8 +18,9 @@ from app.persistence.verify import verify
 from tests.commands import limit
 from tests.integration.test_readme import answers_as_printed, steps_of
 from tests.rest import order_body
-from tests.system import ROOT, System, running_system, wait_for
+from tests.system import ROOT, System, running_system
 from tests.venue import TTL_S, EngineVenue
+from tests.waiting import wait_for
 
 PAGE: Final = (ROOT / "docs" / "OPERATIONS.md").read_text()
 SYMBOL: Final = "BTC-USD"

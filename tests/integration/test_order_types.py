@@ -7,7 +7,8 @@ import time
 import pytest
 
 from tests.rest import Api, Json, a_market_order, an_order, check_problem, moment
-from tests.system import System, wait_for
+from tests.system import System
+from tests.waiting import wait_for
 
 US = 1_000_000
 PAST = (

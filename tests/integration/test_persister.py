@@ -75,7 +75,8 @@ from app.persistence.rows import Batch, Entry, Texts
 from app.up import PERSIST_STOP_TIMEOUT_S
 from tests import sql_truth
 from tests.free_ports import free_port
-from tests.timing import fastest_s
+from tests.processes import standing_still
+from tests.waiting import fastest_s
 
 PATIENCE_S = 60.0
 POLL_S = 0.005
@@ -1970,28 +1971,8 @@ def test_full_pool_is_no_outage(servers: Servers, queries: Queries, tape: Tape) 
 def frozen(server: EmbeddedPostgres) -> Iterator[None]:
     """Every process of Postgres stands still: its sockets stay open, and nobody answers."""
     assert server.process is not None
-    pids = [server.process.pid]
-    os.kill(server.process.pid, signal.SIGSTOP)
-    try:
-        wait_until(lambda: _is_stopped(server.process.pid), "it forks no more")
-        for pid in _children(server.process.pid):
-            os.kill(pid, signal.SIGSTOP)
-            pids.append(pid)
+    with standing_still(server.process.pid):
         yield
-    finally:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-
-
-def _is_stopped(pid: int) -> bool:
-    state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
-    return state == "T"
-
-
-def _children(parent: int) -> list[int]:
-    listed = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii")
-    return [int(pid) for pid in listed.split()]
 
 
 def test_frozen_postgres_is_given_up(servers: Servers, queries: Queries, tape: Tape) -> None:

@@ -31,8 +31,9 @@ from tests.commands import Command, Place, Tick, limit
 from tests.differential import COMMANDS_AT_ONCE, PipelinedVenue
 from tests.reference import START_US
 from tests.rest import an_order, check_problem
-from tests.system import ROOT, System, wait_for
+from tests.system import ROOT, System
 from tests.venue import TTL_S, EngineVenue
+from tests.waiting import wait_for
 
 COMMANDS: Final = 1_500
 MORE: Final = 300

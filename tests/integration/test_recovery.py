@@ -18,6 +18,7 @@ import redis
 from tests.audit import audit, await_quiet
 from tests.commands import Place, limit, market
 from tests.flow import NO_ANSWER, Crowd
+from tests.processes import children_of, is_running
 from tests.reference import ReferenceBook
 from tests.rest import (
     Answer,
@@ -29,7 +30,8 @@ from tests.rest import (
     same_words,
     volley,
 )
-from tests.system import System, children_of, is_running, running_system, wait_for
+from tests.system import System, running_system
+from tests.waiting import wait_for
 
 TRADERS: Final = 8
 OUTAGE_S: Final = 10.0

@@ -22,7 +22,8 @@ from tests.differential import COMMANDS_AT_ONCE, PipelinedVenue
 from tests.flow import Crowd
 from tests.reference import START_US
 from tests.rest import Json
-from tests.system import ROOT, System, running_system, wait_for
+from tests.system import ROOT, System, running_system
+from tests.waiting import wait_for
 
 Tables = dict[str, list[tuple[object, ...]]]
 

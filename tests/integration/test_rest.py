@@ -24,7 +24,8 @@ from tests.rest import (
     raw_request,
     volley,
 )
-from tests.system import System, wait_for
+from tests.system import System
+from tests.waiting import wait_for
 
 ORDER_FIELDS = {
     *("instrument", "client_id", "side", "type", "quantity", "price", "stop_price"),

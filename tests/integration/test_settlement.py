@@ -46,7 +46,8 @@ from tests.rest import (
     volley,
 )
 from tests.settlements import check_settlements
-from tests.system import ROOT, WORKERS, System, running_system, wait_for
+from tests.system import ROOT, WORKERS, System, running_system
+from tests.waiting import wait_for
 
 PATH = "/admin/settlements"
 AWAY = "postgresql://nobody@127.0.0.1:1/nothing"

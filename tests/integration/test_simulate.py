@@ -16,7 +16,8 @@ import pytest
 
 from app.embedded import ports
 from tests.rest import Json
-from tests.system import ROOT, System, running_system, wait_for
+from tests.system import ROOT, System, running_system
+from tests.waiting import wait_for
 
 SYMBOLS: Final = ("BTC-USD", "ETH-USD", "DOGE-USD")
 END_TIMEOUT_S: Final = 40.0

@@ -29,7 +29,7 @@ from wsproto.extensions import PerMessageDeflate
 from tests.feed_events import BookView, TapeBook
 from tests.free_ports import free_port
 from tests.local_book import LocalBook
-from tests.timing import fastest_s
+from tests.waiting import fastest_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
