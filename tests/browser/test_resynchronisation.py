@@ -18,7 +18,7 @@ from playwright.sync_api import WebSocketRoute, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.trading_page import TradingPage
-from tests.processes import is_running
+from tests.processes import children_of, is_running
 from tests.rest import Json, an_order
 from tests.system import ROOT, System, running_system
 from tests.waiting import wait_for
@@ -192,10 +192,12 @@ def test_a_lost_connection_is_told_and_found_again_with_what_was_missed(
     expect(page.find("#tape-rows li")).to_have_count(1)
     known = page.sequence
     port, master = venue.api.port, venue.pid("serve")
+    workers = children_of(master)
     with venue.stopped_supervisor():
         line.is_cut = True
         os.kill(master, signal.SIGKILL)
-        wait_for(lambda: not is_running(master))
+        # Workers answer for a moment after their master is gone.
+        wait_for(lambda: not any(map(is_running, (master, *workers))))
         expect(page.find("#banner-text")).to_contain_text("The connection is lost")
         expect(page.find("#connection-label")).not_to_have_text("Live")
     wait_for(lambda: answers(venue))
