@@ -49,15 +49,33 @@ def choose(usual: int, remembered_in: Path) -> int:
     return port
 
 
-def is_still_free(port: int | None, name: str) -> bool:
-    """Whether a server that was on `port` can listen there again. Where another took it meanwhile,
-    it should come back without: our own processes reach it by its socket.
+class ServerPort:
+    """The port of one embedded server, over its starts: `number`, None until one is chosen, and
+    whether the server `listens` there or answers on its socket only.
     """
-    assert port is not None, "it was on one"
-    if is_free(port):
-        return True
-    log.warning("port %d is taken: %s answers on its socket only, until it starts anew", port, name)
-    return False
+
+    def __init__(self, given: int | None, usual: int, remembered_in: Path) -> None:
+        """`given` stands for any choice."""
+        self.number = given
+        self.listens = True
+        self._is_given = given is not None
+        self._usual = usual
+        self._remembered_in = remembered_in
+
+    def choose(self) -> None:
+        """Before a start that nobody has met yet."""
+        if not self._is_given:
+            self.number = choose(self._usual, self._remembered_in)
+
+    def look_again(self, name: str) -> None:
+        """Before the server `name` comes back. Where another took its port meanwhile, it should do
+        without: our own processes reach it by its socket.
+        """
+        assert self.number is not None, "it was on one"
+        self.listens = is_free(self.number)
+        if not self.listens:
+            told = "port %d is taken: %s answers on its socket only, until it starts anew"
+            log.warning(told, self.number, name)
 
 
 def _read(path: Path) -> int | None:

@@ -97,13 +97,16 @@ class EmbeddedPostgres(ChildProcess):
         self.folder = data_dir.absolute() / "postgres"
         self.cluster = self.folder / "cluster"
         self.log_file = self.folder / "postgres.log"
-        self.port: int | None = port
+        self._port = ports.ServerPort(port, USUAL_PORT, self.folder / "port")
         self.installation: Installation | None = None
         self.account: accounts.Account | None = None
-        self._port_is_given = port is not None
         self._was_ready = False
-        self._listens = True
         self._programs = programs
+
+    @property
+    def port(self) -> int | None:
+        """Over TCP; known once it is prepared."""
+        return self._port.number
 
     @property
     def url(self) -> str:
@@ -134,16 +137,15 @@ class EmbeddedPostgres(ChildProcess):
         for stale in self.cluster.glob(".s.PGSQL.*"):
             stale.unlink(missing_ok=True)
         if not self._was_ready:
-            if not self._port_is_given:
-                self.port = ports.choose(USUAL_PORT, self.folder / "port")
+            self._port.choose()
         elif self._socket_fits():
-            self._listens = ports.is_still_free(self.port, self.name)
+            self._port.look_again(self.name)
 
     def command(self) -> Sequence[str | Path]:
         """Postgres in the foreground, every setting on its command line."""
         assert self.installation is not None, "prepared"
         own = {
-            "listen_addresses": ports.LOOPBACK if self._listens else "",
+            "listen_addresses": ports.LOOPBACK if self._port.listens else "",
             "port": str(self.port),
             "unix_socket_directories": str(self.cluster) if self._socket_fits() else "",
         }

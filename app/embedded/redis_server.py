@@ -60,13 +60,16 @@ class EmbeddedRedis(ChildProcess):
         self.folder = data_dir.absolute() / "redis"
         self.socket = self.folder / "redis.sock"
         self.log_file = self.folder / "redis.log"
-        self.port: int | None = port
+        self._port = ports.ServerPort(port, USUAL_PORT, self.folder / "port")
         self.binary: Path | None = binary
-        self._port_is_given = port is not None
         self._was_ready = False
-        self._listens = True
         self._config = config
         self._extra_args = tuple(extra_args)
+
+    @property
+    def port(self) -> int | None:
+        """Over TCP; known once it is prepared."""
+        return self._port.number
 
     @property
     def url(self) -> str:
@@ -96,17 +99,16 @@ class EmbeddedRedis(ChildProcess):
             )
         self._version_file.write_text(_dotted(version) + "\n", encoding="ascii")
         if not self._was_ready:
-            if not self._port_is_given:
-                self.port = ports.choose(USUAL_PORT, self.folder / "port")
+            self._port.choose()
         elif self._socket_fits():
-            self._listens = ports.is_still_free(self.port, self.name)
+            self._port.look_again(self.name)
 
     def command(self) -> Sequence[str | Path]:
         """redis-server with the project's settings, then what is this folder's own."""
         assert self.binary is not None, "prepared"
         own: dict[str, object] = {
             "bind": ports.LOOPBACK,
-            "port": self.port if self._listens else 0,
+            "port": self.port if self._port.listens else 0,
             "dir": self.folder,
             "pidfile": self.folder / "redis.pid",
             "logfile": "",  # standard output, which goes to log_file: so do refusals to start
