@@ -4,17 +4,13 @@ everywhere, but a statement that looks at whole tables may take minutes.
 
 from typing import Final
 
-from psycopg.conninfo import make_conninfo
-
 from app.persistence.connections import BoundedConnection
 from app.persistence.event_store import (
-    CONNECT_TIMEOUT_S,
     IDLE_IN_TRANSACTION_TIMEOUT_MS,
-    KEEPALIVE_IDLE_S,
     LOCK_TIMEOUT_MS,
     STATEMENT_TIMEOUT_MS,
-    UNSENT_TIMEOUT_MS,
     Connection,
+    patient,
 )
 
 WHOLE_TABLE_TIMEOUT_MS: Final = 1_800_000
@@ -29,13 +25,7 @@ def connect(database_url: str, name: str) -> Connection:
     Raises:
         psycopg.OperationalError: Postgres is away.
     """
-    conninfo = make_conninfo(
-        database_url,
-        connect_timeout=CONNECT_TIMEOUT_S,
-        tcp_user_timeout=UNSENT_TIMEOUT_MS,
-        keepalives_idle=KEEPALIVE_IDLE_S,
-        application_name=f"crossbook {name}",
-    )
+    conninfo = patient(database_url, f"crossbook {name}")
     connection: Connection = BoundedConnection.connect(conninfo, autocommit=True)
     connection.patience_s = WHOLE_TABLE_TIMEOUT_MS / 1000 + ANSWER_MARGIN_S
     connection.execute(f"SET statement_timeout = {WHOLE_TABLE_TIMEOUT_MS}")

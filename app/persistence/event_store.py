@@ -168,18 +168,24 @@ def connect(database_url: str) -> Connection:
     Raises:
         psycopg.OperationalError: Postgres is away.
     """
-    conninfo = make_conninfo(
-        database_url,
-        connect_timeout=CONNECT_TIMEOUT_S,
-        tcp_user_timeout=UNSENT_TIMEOUT_MS,
-        keepalives_idle=KEEPALIVE_IDLE_S,
-        application_name=APPLICATION_NAME,
-    )
-    connection = Connection.connect(conninfo, autocommit=True)
+    connection = Connection.connect(patient(database_url, APPLICATION_NAME), autocommit=True)
     connection.patience_s = ANSWER_TIMEOUT_S
     for setting in _SESSION:
         connection.execute(setting)
     return connection
+
+
+def patient(database_url: str, name: str) -> str:
+    """The address of the database for a connection that gives up whom it does not reach, and that
+    pg_stat_activity shows as `name`.
+    """
+    return make_conninfo(
+        database_url,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        tcp_user_timeout=UNSENT_TIMEOUT_MS,
+        keepalives_idle=KEEPALIVE_IDLE_S,
+        application_name=name,
+    )
 
 
 def open_position(connection: Connection, symbol: str) -> int:
