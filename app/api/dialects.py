@@ -53,6 +53,8 @@ OF_ONE_INSTRUMENT: Final = frozenset({"/orderbook", "/trades", "/candles"})
 
 _DECODER: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ABSENT: Final = b"null"
+_MAY_BE_NULL: Final = frozenset({*FIELDS, *FIELDS.values(), "side"})
+"""Null is as if they were left out: another name may say it. All other fields stay as they came."""
 
 
 def in_plain_words(body: bytes) -> bytes | None:
@@ -66,7 +68,11 @@ def in_plain_words(body: bytes) -> bytes | None:
         order = _DECODER.decode(body)
     except msgspec.ValidationError:
         return None
-    given = {name: raw for name, raw in order.items() if bytes(raw) != _ABSENT}
+    given = {
+        name: raw
+        for name, raw in order.items()
+        if bytes(raw) != _ABSENT or name not in _MAY_BE_NULL
+    }
     is_side = bytes(given.get("type", b"")) in SIDES
     if not is_side and not any(name in given for name in FIELDS):
         return None

@@ -30,6 +30,10 @@ class LeanFlask(Flask):
 
     session_interface = NoSessions()
 
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **options)
+        self.url_map.merge_slashes = False  # or `/api//orders` would be sent to HOST
+
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """Binds the routes to a request without checking and splitting its host name."""
         if request is None or "HTTP_UPGRADE" in request.environ:

@@ -21,13 +21,18 @@ PROBLEM_JSON = "application/problem+json"
 DATABASE_UNAVAILABLE = "database_unavailable"
 MAX_FIELD_NAME = 64
 """Characters of a client's own field name that an answer and a log line repeat."""
+MAX_REPEATED = 200
+"""Characters of what is said of a wrong value, which may hold the value itself."""
 RETRY_AFTER_S = 1
 """What a client is told to wait when a part of the system is away; they usually return sooner."""
 LATE_S = LATE_AFTER_US / 1_000_000
 
 
-_PLACE = re.compile(r"at `\$\.?([A-Za-z_]*)[^`]*`")
-_NAMED = re.compile(r"field `([^`]*)`")
+# The decoder's messages. A value of the client's may stand in their middle and look like any of
+# this, so these begin where a message begins, and a place is looked for only at its end.
+_NAMED = re.compile(r"Object (?:contains (unknown)|missing required) field `([^`]*)`")
+_AT = " - at "
+_PLACE = re.compile(r"`\$\.?([A-Za-z_]*)")
 
 
 class FieldError(msgspec.Struct, frozen=True):
@@ -110,14 +115,15 @@ def body_problem(error: Exception) -> Problem:
     if not isinstance(error, msgspec.ValidationError):
         return Problem(400, "malformed_json", str(error) or "nested too deep")
     message = str(error)
-    named, place = _NAMED.search(message), _PLACE.search(message)
-    if named and "unknown" in message:
-        name = named.group(1)[:MAX_FIELD_NAME]
-        return invalid([FieldError(name, "unknown_field", "no such field")])
+    named = _NAMED.match(message)
+    if named and named[1]:
+        return invalid([FieldError(named[2][:MAX_FIELD_NAME], "unknown_field", "no such field")])
     if named:
-        return invalid([FieldError(named.group(1), "required", "must be given")])
-    field = place.group(1) if place and place.group(1) else "body"
-    return invalid([FieldError(field, "invalid_value", message.split(" - at ", maxsplit=1)[0])])
+        return invalid([FieldError(named[2], "required", "must be given")])
+    said, _, place = message.rpartition(_AT)
+    found = _PLACE.match(place)
+    field = found[1] if found and found[1] else "body"
+    return invalid([FieldError(field, "invalid_value", (said or message)[:MAX_REPEATED])])
 
 
 def refused(refusal: Refusal) -> Problem:

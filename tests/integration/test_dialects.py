@@ -115,7 +115,9 @@ def test_a_repeated_order_gets_the_first_answer_in_their_words(api: Api, symbol:
         ({"side": "sell"}, {"type": "conflict"}),
         ({"price": 100.5}, {"price": "off_tick"}),
         ({"userId": "a|b"}, {"client_id": "invalid_text"}),
-        ({"quantity": None}, {"quantity": "required"}),
+        ({"quantity": None}, {"quantity": "invalid_type"}),
+        ({"post_only": None}, {"post_only": "invalid_value"}),
+        ({"note": None}, {"note": "unknown_field"}),
     ],
 )
 def test_what_is_wrong_is_refused_and_changes_nothing(

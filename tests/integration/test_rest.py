@@ -584,6 +584,8 @@ class TestEveryAnswer:
         [
             ("GET", "/no/such/page", 404, "not_found"),
             ("GET", "/orders/", 404, "not_found"),
+            ("GET", "/api//orders", 404, "not_found"),
+            ("POST", "/orders//batch", 404, "not_found"),
             ("GET", "/instruments/NO-USD", 404, "instrument_not_found"),
             ("PUT", "/orders", 405, "method_not_allowed"),
             ("DELETE", "/trades", 405, "method_not_allowed"),
