@@ -24,7 +24,7 @@ end
 local now = call('TIME')
 rebuilt = now[1] .. string.format('%06d', now[2])
 call('HSET', BOOK, 'schema', SCHEMA, 'sequence', 0, 'rebuilt', rebuilt,
-  'idempotency_generation', 0, 'idempotency_rotated', now[1])
+  'idempotency_generation', 0, 'idempotency_rotated', rebuilt)
 for i = 4, #ARGV, 2 do
   if ARGV[i + 1] ~= '' then
     call('HSET', BOOK, ARGV[i], ARGV[i + 1])

@@ -85,8 +85,7 @@ class Building:
         """Idempotency keys that were used, oldest first: the newest use of a key counts."""
         for some in _chunks(uses):
             records: Any = {
-                use.name: f"{use.number}|{use.fingerprint}|{use.time_us // 1_000_000}"
-                for use in some
+                use.name: f"{use.number}|{use.fingerprint}|{use.time_us}" for use in some
             }
             self._client.hset(self._keys.idempotency_0, mapping=records)
 
@@ -107,7 +106,7 @@ class Building:
                 # Those who know the present book must see that it is another one.
                 "rebuilt": str(max(now_us, int(before) + 1 if (before or b"").isdigit() else 0)),
                 "idempotency_generation": "0",
-                "idempotency_rotated": str(now_us // 1_000_000),
+                "idempotency_rotated": str(now_us),
             },
         )
         group = f"{state.sequence}-0"

@@ -13,7 +13,7 @@ from app.domain.orders import NUMBER_DIGITS, OrderRecord, parse_record
 from app.domain.rules import RULE_FIELDS, parse_rules, rule_texts
 from app.engine.keys import BookKeys, book_keys
 
-SCHEMA: Final = "2"
+SCHEMA: Final = "3"
 """The layout that this module knows: that of `lua/lib/standing.lua`."""
 SCAN_COUNT: Final = 1_000
 """Fields or members that one step of reading a book takes: some hundred microseconds of Redis."""

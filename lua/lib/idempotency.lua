@@ -1,6 +1,6 @@
 -- Idempotency keys, in two generations: new records go into the current one; when it is one TTL old
 -- the sweep drops the other, by then expired whole, and makes it the current one.
--- `<client>|<key>` -> `<order number>|<fingerprint of the payload>|<seconds since 1970>`
+-- `<client>|<key>` -> `<order number>|<fingerprint of the payload>|<microseconds since 1970>`
 --
 -- Generations count from 0, and the two hashes are used in turn. ARGV 4 is the time to live in
 -- seconds.
@@ -17,8 +17,8 @@ local function earlier_use(state)
   if not record then
     return nil
   end
-  local number, used_for, used_s = record:match('^(%d+)|([^|]*)|(%d+)$')
-  if state.now_s - used_s >= tonumber(ARGV[4]) then
+  local number, used_for, used_us = record:match('^(%d+)|([^|]*)|(%d+)$')
+  if state.now_us - used_us >= ARGV[4] * 1000000 then
     return nil
   end
   if used_for ~= new.fingerprint then
@@ -31,6 +31,6 @@ end
 local function remember_use(state)
   if new.use ~= '' then
     call('HSET', generation_key(state.generation), new.use,
-      state.next .. '|' .. new.fingerprint .. '|' .. state.now_s)
+      state.next .. '|' .. new.fingerprint .. '|' .. state.now_us)
   end
 end

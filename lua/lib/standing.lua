@@ -11,7 +11,7 @@
 -- @include keys
 -- @include numbers
 
-local SCHEMA = '2'
+local SCHEMA = '3'
 local FENCED = 'fenced' -- stands in `rebuilt` while the book takes nothing at all
 
 -- The refusal that a book gives to any command. Of its fields `schema`, `sequence` and `rebuilt`,

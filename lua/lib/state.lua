@@ -20,8 +20,8 @@ local function read_state()
       'pending', 'rebuilt', 'crowded'))
   local now_us, redis_us = clock_us(last_us)
   return {
-    schema = schema, sequence = tonumber(sequence), now_us = now_us, now_s = now_us:sub(1, -7),
-    redis_us = redis_us, is_stored = false, status = status, suspended = suspended,
+    schema = schema, sequence = tonumber(sequence), now_us = now_us, redis_us = redis_us,
+    is_stored = false, status = status, suspended = suspended,
     committed = number(committed), last = number(last), band_bps = number(band_bps),
     max_lots = number(max_lots), max_notional = max_notional,
     notional_limit = number(max_notional), max_open = number(max_open), generation = generation,

@@ -755,10 +755,10 @@ COMMANDS = (
         "CMD-4",
     ),
     _lua(
-        "a key lives a second too long",
+        "a key lives a microsecond too long",
         "lib/idempotency",
-        "- used_s >= tonumber(ARGV[4]) then",
-        "- used_s > tonumber(ARGV[4]) then",
+        "- used_us >= ARGV[4] * 1000000 then",
+        "- used_us > ARGV[4] * 1000000 then",
         "CMD-4: within the time to live",
     ),
     _lua(

@@ -23,11 +23,11 @@ _RECORD: Final = re.compile(r"([0-9]{1,14})\|([^|]*)\|([0-9]{1,14})")
 
 
 class _Record(NamedTuple):
-    """Which order used a key, for what, and when, in s since 1970."""
+    """Which order used a key, for what, and when, in µs since 1970."""
 
     number: int
     fingerprint: str
-    seconds: str
+    time_us: str
 
 
 class IdempotencyCheck:
@@ -134,6 +134,6 @@ def _contradiction(field: str, record: _Record, event: dict[str, str] | None) ->
         return f"names order {number} of {order.client_id}|{order.idempotency_key}"
     if event.get("detail") and event["detail"] != record.fingerprint:
         return f"has the fingerprint {record.fingerprint}, event {number} {event['detail']}"
-    if record.seconds != str(int(event["time"]) // 1_000_000):
-        return f"has the time {record.seconds} s, event {number} {event['time']} us"
+    if record.time_us != event["time"]:
+        return f"has the time {record.time_us} us, event {number} {event['time']} us"
     return ""
