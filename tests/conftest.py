@@ -7,9 +7,16 @@ import random
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.rest import Api
 from tests.system import System, running_system
+
+# A busy machine is no defect of what is tested.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 ListInstrument = Callable[..., str]
 SUMMARY = "summary"

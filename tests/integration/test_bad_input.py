@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import quote, urlencode
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.rest import HOST, TIMEOUT_S, Answer, Json, raw_request, read_answer
@@ -28,9 +28,8 @@ LOT: Final = Decimal("0.001")
 MAX_PRICE: Final = Decimal(1_000_000)
 MAX_QUANTITY: Final = Decimal(1_000)
 MAX_BODY_BYTES: Final = 16 * 1024
-EXAMPLES: Final = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+MAX_DETAIL: Final = 200
+EXAMPLES: Final = settings(max_examples=150)
 
 POSTS: Final = (
     *("/orders", "/orders/batch", "/orders/cancel-after"),
@@ -237,6 +236,33 @@ def test_a_bad_field_is_named(standing: Standing, field: str, value: JsonValue, 
     answer = standing.refused("POST", "/orders", standing.order(**{field: value}))
     assert (answer.status, answer.code) == (400, "validation_failed")
     assert codes_by_field(answer) == {field: code}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x - at `$.price`",
+        "at `$.price`",
+        "field `price`",
+        "unknown field `price`",
+        "Object contains unknown field `price`",
+        "x" * 15_000,
+    ],
+    ids=lambda value: value[:40],
+)
+def test_a_bad_value_is_not_taken_for_what_is_said_of_it(standing: Standing, value: str) -> None:
+    """Rule: whatever a wrong value looks like, it is its own field that is named, in short."""
+    item = json.dumps({"items": [{"op": value}]})
+    results = standing.system.api.request("POST", "/orders/batch", item.encode()).json()["results"]
+    problems = [
+        ("op", results[0]["body"]),
+        ("type", standing.refused("POST", "/orders", standing.order(type=value)).json()),
+    ]
+    for field, problem in problems:
+        assert [(each["field"], each["code"]) for each in problem["errors"]] == [
+            (field, "invalid_value")
+        ]
+        assert len(problem["errors"][0]["detail"]) <= MAX_DETAIL
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,6 @@ def made_up() -> list[Command]:
         max_examples=400,
         derandomize=True,
         database=None,
-        deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )

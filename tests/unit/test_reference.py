@@ -654,7 +654,7 @@ def test_a_copy_goes_its_own_way() -> None:
 # Invariants, always
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(tape=strategies.tapes(), limits=st.tuples(*[st.sampled_from((1, 2, 3, 250))] * 4))
 def test_cmd_1_invariants_hold_after_every_command(
     tape: list[Command], limits: tuple[int, int, int, int]
@@ -716,7 +716,7 @@ def at_once(place: Place) -> Place:
     return Place("new", place.side, "limit", tif, place.quantity_lots, price)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(tape=strategies.tapes(), last=strategies.places())
 def test_mat_1_fills_are_those_of_matching_lot_by_lot(tape: list[Command], last: Place) -> None:
     book, last = ReferenceBook(), at_once(last)
