@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 DETAIL_CHARACTERS_MAX: Final = 300
-# How long, and for how much, we read on after an error: see Worker.handle_error.
+# How long, and for how much, we read on before a close: see _let_go.
 LINGER_S: Final = 1.0
-LINGER_BYTES_MAX: Final = 64 * 1024
+LINGER_BYTES_MAX: Final = 32 * 1024 * 1024
 # How often a worker that stops looks for connections on which nothing is asked; and for how long
 # nothing came: what is on its way arrives sooner.
 LOOK_EVERY_S: Final = 0.1
@@ -187,9 +187,30 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self.cfg.__dict__.update({name: each.get() for name, each in self.cfg.settings.items()})
         super().init_process()
 
+    def handle_request(
+        self,
+        listener_name: object,
+        req: Any,  # noqa: ANN401
+        client: socket.socket,
+        addr: object,
+    ) -> None:
+        """Answers one request; StopIteration: it was the connection's last."""
+        try:
+            super().handle_request(listener_name, req, client, addr)
+        except StopIteration:
+            # gunicorn's reader of a chunked body does not say how much is left.
+            if getattr(req.body.reader, "length", 1):
+                _let_go(client)
+            raise
+
     def handle_error(self, req: object, client: socket.socket, addr: object, exc: object) -> None:
-        """Answers, then reads on for a moment: the kernel resets a connection that is closed with
-        bytes unread, and the client would lose the answer (RFC 9112, 9.6).
-        """
+        """Answers a request that cannot be read, or not be answered."""
         super().handle_error(req, client, addr, exc)
-        util.close_graceful(client, LINGER_S, LINGER_BYTES_MAX)
+        _let_go(client)
+
+
+def _let_go(client: socket.socket) -> None:
+    """Close after reading on for a moment: the kernel resets a connection that is closed with bytes
+    unread, and the client would lose the answer (RFC 9112, 9.6).
+    """
+    util.close_graceful(client, LINGER_S, LINGER_BYTES_MAX)

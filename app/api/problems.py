@@ -5,6 +5,7 @@ Each has a stable `code`; a validation error also has `errors`, one entry for ea
 
 import re
 from http import HTTPStatus
+from math import ceil
 
 import msgspec
 from flask import Flask, Response, request
@@ -26,6 +27,8 @@ MAX_REPEATED = 200
 RETRY_AFTER_S = 1
 """What a client is told to wait when a part of the system is away; they usually return sooner."""
 LATE_S = LATE_AFTER_US / 1_000_000
+DECIDED_AFTER_S = ceil(LATE_S) + 1
+"""After which everybody can see what became of a command: to repeat it before might do it twice."""
 
 
 # The decoder's messages. A value of the client's may stand in their middle and look like any of
@@ -155,9 +158,8 @@ def _away_problem(error: EngineUnavailable | DatabaseUnavailable) -> Problem:
     """Drivers' own words name hosts and files, so they go to the log and not to the client."""
     logger.warning("a store is away", extra={"error": repr(error)})
     if isinstance(error, OutcomeUnknown):
-        # No Retry-After: to repeat an order that has no idempotency key may place it twice.
-        detail = f"Redis stopped answering; the command is carried out within {LATE_S:g} s or never"
-        return Problem(503, "outcome_unknown", detail)
+        advice = "look whether it was before you send it again"
+        return _unknown_outcome(advice, retry_after_s=DECIDED_AFTER_S)
     if isinstance(error, DatabaseUnavailable):
         code, detail = DATABASE_UNAVAILABLE, "Postgres does not answer now"
     else:
@@ -167,10 +169,13 @@ def _away_problem(error: EngineUnavailable | DatabaseUnavailable) -> Problem:
 
 def safe_to_repeat(error: OutcomeUnknown) -> Problem:
     """As an unknown outcome, of a command that may be repeated without doing it twice."""
-    problem = problem_of(error)
-    problem.retry_after_s = RETRY_AFTER_S
-    problem.detail += "; it is safe to ask again"
-    return problem
+    logger.warning("a store is away", extra={"error": repr(error)})
+    return _unknown_outcome("it is safe to ask again", retry_after_s=RETRY_AFTER_S)
+
+
+def _unknown_outcome(advice: str, retry_after_s: int) -> Problem:
+    said = f"Redis stopped answering; the command is carried out within {LATE_S:g} s or never"
+    return Problem(503, "outcome_unknown", f"{said}; {advice}", retry_after_s=retry_after_s)
 
 
 def _http_problem(error: HTTPException) -> Problem:
