@@ -44,7 +44,7 @@ soak-faults: $(STAMP)
 sabotage: $(STAMP) ## puts defects into copies of the code and shows that the tests notice each
 	@$(BIN)/python -m tests.sabotage
 
-check: $(STAMP) ## formatter, linters and types of Python, Lua, shell and containers
+check: $(STAMP) ## formatter, linters and types of Python, Lua, JavaScript, shell and containers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -55,6 +55,7 @@ check: $(STAMP) ## formatter, linters and types of Python, Lua, shell and contai
 	luacheck --no-color $(LUA_ASSEMBLED)
 	$(BIN)/shellcheck .ci/run
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/oxlint app/web/static
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 bench: $(STAMP) ## the benchmarks, as ratios within one run

@@ -3,6 +3,7 @@ too late for one order or market is taken for another's.
 """
 
 import json
+import re
 
 import pytest
 from playwright.sync_api import APIResponse, Route, WebSocketRoute, expect
@@ -160,6 +161,71 @@ def test_a_market_that_cannot_be_read_at_first_is_tried_again(
     expect(page.notices()).to_contain_text("It is tried again")
     page.page.wait_for_selector(LIVE)
     shows(page, market)
+
+
+def test_an_order_before_any_market_is_open_is_not_sent(open_page: OpenPage, market: str) -> None:
+    page = open_page(market)
+    page.page.route("**/instruments", lambda route: route.fulfill(**NOT_NOW))
+    page.page.reload()
+    page.place("buy", "10.00", "1")
+    expect(page.alert()).to_have_text("No market is open yet. Nothing was sent.")
+
+
+def test_trouble_that_goes_on_is_said_once_and_of_a_question_not_as_of_an_order(
+    open_page: OpenPage, api: Api, market: str
+) -> None:
+    api.placed(an_order(market, price="10", quantity="1", client_id="insisting"))
+    page = open_page(market, "insisting")
+    page.page.route("**/orders/*", lambda route: route.abort())
+    cancel = page.open_orders().get_by_role("button", name="Cancel")
+    for _ in range(2):
+        cancel.click()
+        expect(cancel).not_to_have_attribute("aria-disabled", "true")
+    expect(page.notices().locator("li")).to_have_count(1)
+    expect(page.notices()).to_contain_text("not known what happened")
+    page.page.route(lambda url: "/trades?" in url, lambda route: route.abort())
+    page.page.reload()
+    expect(page.notices()).to_have_text(re.compile("^The venue does not answer."))
+
+
+def test_prices_that_come_late_leave_the_focus_in_the_list_of_markets(
+    open_page: OpenPage, market: str
+) -> None:
+    page = open_page(market)
+    late = Late(page, "/ticker")
+    page.page.keyboard.press("m")
+    late.come()
+    page.page.keyboard.press("ArrowDown")
+    first = page.find("#markets-list button").first
+    expect(first).to_be_focused()
+    late.release()
+    expect(first).to_be_focused()
+
+
+def test_the_focus_goes_on_from_a_level_that_vanishes(
+    open_page: OpenPage, api: Api, market: str
+) -> None:
+    def bid(price: str) -> str:
+        order = an_order(market, price=price, quantity="1", client_id="maker")
+        return str(api.placed(order)["order"]["order_id"])
+
+    best, second, last = (bid(price) for price in ("99", "98", "97"))
+    page = open_page(market)
+    page.find(".level[tabindex='0']").focus()
+    for _ in range(2):
+        page.page.keyboard.press("ArrowDown")
+    expect(page.level("97.00")).to_be_focused()
+    api.cancelled(last)
+    expect(page.level("98.00")).to_be_focused()
+    expect(page.level("98.00")).to_have_attribute("tabindex", "0")
+    api.cancelled(best)
+    expect(page.level("98.00")).to_be_focused()
+    api.cancelled(second)
+    expect(page.find("#ladder")).to_be_focused()
+    bid("96")
+    expect(page.level("96.00")).to_be_enabled()
+    page.page.keyboard.press("ArrowDown")
+    expect(page.level("96.00")).to_be_focused()
 
 
 def test_one_level_of_the_book_can_always_be_reached_by_keys(

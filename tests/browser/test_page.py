@@ -280,3 +280,18 @@ def test_numbers_of_the_page_are_exact(
         assert text == f"{value:.{decimals}f}"
         assert back == units
         assert rescaled == str(round(value.scaleb(to)))
+
+
+def test_a_sum_of_the_day_keeps_its_length_while_it_grows(open_page: OpenPage, market: str) -> None:
+    cases = {
+        "0.00000000": "0",
+        "0": "0",
+        "12": "12",
+        "24.91789060": "24.9178",
+        "25.00000000": "25.0000",
+        "999999.9": "999,999",
+        "1602117.12000000": "1,602,117",
+        "0.00000030123456789": "0.000000301234",
+    }
+    script = "async (sums) => sums.map((await import('/assets/text.js')).roughly)"
+    assert open_page(market).page.evaluate(script, list(cases)) == list(cases.values())

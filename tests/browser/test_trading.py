@@ -38,6 +38,8 @@ def test_an_order_is_placed_by_a_click_on_a_level_then_amended_and_cancelled(
     page.find("#amend-quantity").fill("0.3")
     page.find("#amend-save").click()
     expect(row).to_contain_text("99.60")
+    for verb in ("Amend", "Cancel"):
+        expect(row.get_by_label(f"{verb} buy order for 0.3 at 99.60")).to_be_visible()
     expect(page.level("99.60")).to_contain_text("0.3000")
     expect(page.level("99.50")).to_have_class("level buy")
     (order,) = api.all_orders(client_id="alice", instrument=market)
@@ -178,6 +180,7 @@ def test_every_kind_of_order_arrives_as_it_was_entered(
     page.choose("type", "stop")
     page.enter(stop_price="120.5", quantity="1", time_in_force="gtc")
     page.submit()
+    expect(page.notices()).to_contain_text("Buy 1, stop 120.50: waits for its stop")
     page.choose("type", "stop_limit")
     page.choose("side", "sell")
     page.enter(stop_price="80", price="79", quantity="1", display_quantity="")
@@ -210,9 +213,14 @@ def test_an_order_whose_answer_was_lost_is_placed_once(
     page.submit()
     expect(page.alert()).to_contain_text("No answer came")
     page.submit()
+    placed = "Buy 1 at 10.00: open"
+    said = page.notices().locator("li > span").last
+    expect(said).to_have_text(f"Your first attempt had arrived; nothing was placed again. {placed}")
     expect(page.alert()).to_be_hidden()
     assert len(api.all_orders(client_id="unlucky", instrument=market)) == 1
     expect(page.open_orders()).to_have_count(1)
+    page.submit()
+    expect(said).to_have_text(placed)
 
 
 def test_all_open_orders_are_cancelled_at_once(open_page: OpenPage, api: Api, market: str) -> None:
@@ -241,11 +249,15 @@ def test_orders_placed_elsewhere_appear_and_follow_the_name(
 def test_another_market_is_chosen_by_typing(
     open_page: OpenPage, api: Api, market: str, list_instrument: ListInstrument
 ) -> None:
+    page = open_page(market)
     other = list_instrument("0.01", "0.0001")
     rest(api, other, "buy", "7.00", "3")
-    page = open_page(market)
     page.page.keyboard.press("m")
+    expect(page.find(f'#markets-list [data-symbol="{other}"]')).to_be_visible()
+    list_top = "dialog => dialog.getBoundingClientRect().top"
+    before = page.find("#markets").evaluate(list_top)
     page.find("#markets-filter").fill(other[:5])
+    assert page.find("#markets").evaluate(list_top) == before, "though it got shorter"
     page.page.keyboard.press("Enter")
     expect(page.find("#market-symbol")).to_have_text(other)
     expect(page.level("7.00")).to_have_count(1)

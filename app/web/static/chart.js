@@ -19,6 +19,8 @@ const REFRESH_MS = 2_000;
 /** which may be a little behind: so long. */
 const SETTLED_MS = 10_000;
 const REFRESHED_MAX = 1_000;
+/** Until it is seen. */
+const USUAL_SIZE = { width: 600, height: 300 };
 
 function seconds(timestamp) {
   return Date.parse(timestamp) / 1000;
@@ -93,7 +95,9 @@ export class Chart {
 
   #make() {
     const { createChart, CandlestickSeries, HistogramSeries } = this.#library;
-    this.#chart = createChart(byId("chart-canvas"), { autoSize: true, ...chartLook() });
+    const canvas = byId("chart-canvas");
+    this.#chart = createChart(canvas, { ...USUAL_SIZE, ...chartLook() });
+    new ResizeObserver(([{ contentRect }]) => this.#resize(contentRect)).observe(canvas);
     this.#candles = this.#chart.addSeries(CandlestickSeries, this.#candleLook());
     this.#volumes = this.#chart.addSeries(HistogramSeries, {
       priceScaleId: "volume",
@@ -108,6 +112,11 @@ export class Chart {
     this.#chart.timeScale().subscribeVisibleLogicalRangeChange((range) => {
       if (range && range.from < EDGE_BARS) this.#loadEarlier();
     });
+  }
+
+  /** Out of sight it keeps its size: without any it would forget which candles it showed. */
+  #resize({ width, height }) {
+    if (width > 0 && height > 0) this.#chart.resize(width, height);
   }
 
   #candleLook() {

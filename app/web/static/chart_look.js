@@ -36,8 +36,12 @@ export function chartLook() {
 export function candleLook({ decimals, stepText } = { decimals: 2, stepText: "0.01" }) {
   const [up, down] = [colour("up"), colour("down")];
   return {
-    ...{ upColor: up, borderUpColor: up, wickUpColor: up },
-    ...{ downColor: down, borderDownColor: down, wickDownColor: down },
+    upColor: up,
+    borderUpColor: up,
+    wickUpColor: up,
+    downColor: down,
+    borderDownColor: down,
+    wickDownColor: down,
     priceFormat: { type: "price", precision: decimals, minMove: Number(stepText) },
   };
 }

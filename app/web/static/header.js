@@ -1,7 +1,7 @@
 // What the top of the page says of the instrument: last price, the day's change and range.
 
 import { painter } from "./painting.js";
-import { byId, direction, grouped, setText, signed, trimmed } from "./text.js";
+import { byId, direction, grouped, roughly, setText, signed } from "./text.js";
 
 export class Header {
   #instrument = null;
@@ -65,10 +65,8 @@ export class Header {
     setText(byId("day-high"), price(ticker.high_24h));
     setText(byId("day-low"), price(ticker.low_24h));
     setText(byId("day-vwap"), price(ticker.vwap_24h));
-    const volume = ticker.volume_24h ? `${grouped(trimmed(ticker.volume_24h))} ${base}` : "–";
-    setText(byId("day-volume"), volume);
-    const turnover = ticker.quote_volume_24h;
-    const whole = turnover ? `${grouped(turnover.split(".")[0])} ${quote}` : "–";
-    setText(byId("day-turnover"), whole);
+    const sum = (text, unit) => (text ? `${roughly(text)} ${unit}` : "–");
+    setText(byId("day-volume"), sum(ticker.volume_24h, base));
+    setText(byId("day-turnover"), sum(ticker.quote_volume_24h, quote));
   }
 }

@@ -89,7 +89,8 @@ export class Ladder {
     this.#grouping.addEventListener("change", this.draw);
     this.#listen();
     this.#resize(); // so that there is a row to be measured
-    new ResizeObserver(() => this.#resize()).observe(this.root);
+    const sizes = new ResizeObserver(() => this.#resize());
+    for (const node of [this.root, byId("spread")]) sizes.observe(node);
   }
 
   /** Show another book. */
@@ -135,6 +136,7 @@ export class Ladder {
     const step = BigInt(this.#grouping.value);
     const count = this.#sides.asks.length;
     const rows = { asks: asks.rows(step, count), bids: bids.rows(step, count) };
+    const focused = document.activeElement;
     const ends = [rows.asks.at(-1)?.cumulative ?? 0n, rows.bids.at(-1)?.cumulative ?? 0n];
     const largest = ends[0] > ends[1] ? ends[0] : ends[1];
     for (const [name, places] of Object.entries(this.#sides)) {
@@ -144,6 +146,7 @@ export class Ladder {
       });
     }
     this.#keepOneReachable();
+    if (focused?.disabled && this.root.contains(focused)) this.#nearest(focused).focus();
     this.#drawSpread(instrument, asks.levels[0], bids.levels[0]);
   }
 
@@ -201,6 +204,18 @@ export class Ladder {
     for (const node of nodes) node.tabIndex = -1;
     next.tabIndex = 0;
     next.focus();
+  }
+
+  /** Where the focus goes from a level that is gone: to what is left of its side, else to the best
+   * of the other; with no level at all it waits on the ladder. */
+  #nearest(gone) {
+    const { asks, bids } = this.#sides;
+    const [own, other] = asks.some(({ node }) => node === gone) ? [asks, bids] : [bids, asks];
+    const left = own.filter(({ node }) => !node.disabled);
+    const next = left.at(-1) ?? other.find(({ node }) => !node.disabled);
+    if (!next) return this.root;
+    for (const node of this.#nodes()) node.tabIndex = node === next.node ? 0 : -1;
+    return next.node;
   }
 
   /** Tab comes to the level that it was left at, or, when that is gone, to the best of a side. */

@@ -14,10 +14,10 @@ import { showView, startTabs, startViews } from "./layout.js";
 import { Markets } from "./markets.js";
 import { notify } from "./notices.js";
 import { OrdersTable } from "./orders_table.js";
-import { isOpen, OwnOrders } from "./own_orders.js";
+import { isOpen, OPEN_MAX, OwnOrders } from "./own_orders.js";
 import { painter } from "./painting.js";
 import { Positions } from "./positions.js";
-import { headline, reasonInWords } from "./refusals.js";
+import { headline, reasonInWords, statusInWords } from "./refusals.js";
 import { call, get, orderPath } from "./rest.js";
 import { Session } from "./session.js";
 import { Tape } from "./tape.js";
@@ -126,11 +126,12 @@ function take(order) {
 
 function drawOrders() {
   const open = orders.open();
-  openTable.show(open);
+  openTable.show(open.slice(0, OPEN_MAX));
   overTable.show(orders.over());
-  setText(byId("open-count"), String(open.length));
-  byId("open-none").hidden = open.length > 0;
-  byId("cancel-all").disabled = open.length === 0;
+  setText(byId("open-count"), `${open.length}${orders.hasMore() ? "+" : ""}`);
+  const hasNone = open.length === 0 && !orders.hasMore();
+  byId("open-none").hidden = !hasNone;
+  byId("cancel-all").disabled = hasNone;
   if (!instrument) return;
   ladder.mark(
     open
@@ -139,19 +140,22 @@ function drawOrders() {
   );
 }
 
-function acknowledged({ order, trades }) {
+function acknowledged({ order, trades }, isReplayed) {
   take(order);
-  notify(outcome(order, trades), isOpen(order) || trades.length > 0 ? "good" : "plain");
+  const again = isReplayed ? "Your first attempt had arrived; nothing was placed again. " : "";
+  notify(again + outcome(order, trades), isOpen(order) || trades.length > 0 ? "good" : "plain");
 }
 
 /** What became of an order, in a sentence. */
 function outcome(order, trades) {
   const what = `${words(order.side)} ${grouped(trimmed(order.quantity))}`;
   const price = order.price ? ` at ${grouped(order.price)}` : "";
+  const stop = order.stop_price ? `, stop ${grouped(order.stop_price)}` : "";
+  const status = statusInWords(order.status).toLowerCase();
   const filled = grouped(trimmed(order.filled_quantity));
   const fill = trades.length > 0 ? `, ${filled} filled at ${grouped(order.average_price)}` : "";
   const reason = reasonInWords(order.reason);
-  return `${what}${price}: ${words(order.status).toLowerCase()}${fill}${reason ? ` (${reason})` : ""}`;
+  return `${what}${price}${stop}: ${status}${fill}${reason ? ` (${reason})` : ""}`;
 }
 
 async function cancel(order, button) {
@@ -173,6 +177,7 @@ async function cancelAll() {
   try {
     const { cancelled } = await call("DELETE", `/orders?${query}`);
     notify(`${cancelled.length} cancelled`, "plain");
+    if (orders.hasMore()) await orders.load(instrument.symbol, session.client);
   } catch (error) {
     notify(headline(error), "bad");
   }

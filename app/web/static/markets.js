@@ -49,6 +49,7 @@ export class Markets {
     try {
       const { tickers } = await get("/ticker");
       this.#tickers = new Map(tickers.map((ticker) => [ticker.instrument, ticker]));
+      this.list([...this.#tickers.keys()]); // some may have been listed since
       this.#draw();
     } catch {
       // The list is good without prices; the banner says what is wrong.
@@ -58,8 +59,12 @@ export class Markets {
   #draw() {
     const wanted = this.#filter.value.trim().toUpperCase();
     const found = this.#symbols.filter((symbol) => symbol.includes(wanted)).slice(0, SHOWN_MAX);
-    const rows = new Map([...this.#list.children].map((row) => [row.dataset.symbol, row]));
-    this.#list.replaceChildren(...found.map((symbol) => this.#row(rows.get(symbol), symbol)));
+    const known = [...this.#list.children];
+    const rows = new Map(known.map((row) => [row.dataset.symbol, row]));
+    const wantedRows = found.map((symbol) => this.#row(rows.get(symbol), symbol));
+    const isSame =
+      known.length === wantedRows.length && known.every((row, i) => row === wantedRows[i]);
+    if (!isSame) this.#list.replaceChildren(...wantedRows); // a row that is moved loses the focus
     byId("markets-none").hidden = found.length > 0;
   }
 

@@ -2,7 +2,7 @@
 // the same element while its order lives, so focus stays where it is.
 
 import { toUnits, share } from "./decimal.js";
-import { reasonInWords } from "./refusals.js";
+import { reasonInWords, statusInWords } from "./refusals.js";
 import { byId, element, grouped, moment, setText, trimmed, words } from "./text.js";
 
 function cell(name, label) {
@@ -45,19 +45,20 @@ const COLUMNS = {
 };
 
 function statusText(order) {
-  const status = order.status === "pending" ? "Waits for its stop" : words(order.status);
+  const status = statusInWords(order.status);
   const reason = reasonInWords(order.reason);
   return reason ? `${status}: ${reason}` : status;
 }
 
 class Row {
   #sequence = null;
+  #buttons = [];
 
   constructor(order, columns, actions) {
     this.cells = columns.map((name) => cell(name, COLUMNS[name].label));
     this.columns = columns;
     this.node = element("tr", {}, ...this.cells);
-    if (actions) this.node.append(this.#actions(order, actions));
+    if (actions) this.node.append(this.#actions(actions));
     this.node.dataset.order = order.order_id;
     this.show(order);
   }
@@ -73,18 +74,26 @@ class Row {
     const filled = this.cells[this.columns.indexOf("filled")];
     filled.querySelector(".progress")?.remove();
     filled.append(element("span", { className: "progress" }, bar));
+    this.#nameButtons(order);
   }
 
-  #actions(order, { amend, cancel }) {
+  /** Whoever hears a button alone hears of which order it is, as that is now. */
+  #nameButtons(order) {
     const of = `${order.side} order for ${trimmed(order.quantity)} at ${priceText(order)}`;
+    for (const button of this.#buttons) {
+      button.setAttribute("aria-label", `${button.textContent} ${of}`);
+    }
+  }
+
+  #actions({ amend, cancel }) {
     const made = cell("actions", "");
     for (const [text, action] of [
       ["Amend", amend],
       ["Cancel", cancel],
     ]) {
       const button = element("button", { type: "button", className: "small", textContent: text });
-      button.setAttribute("aria-label", `${text} ${of}`);
       button.addEventListener("click", () => action(this.order, button));
+      this.#buttons.push(button);
       made.append(button);
     }
     return made;

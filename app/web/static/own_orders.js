@@ -1,10 +1,11 @@
-// The orders of one client in one instrument: open ones all, of those that are over the last. What
-// is asked for and what comes by itself are joined by sequence, so the newest state always wins.
+// The orders of one client in one instrument: of open ones a thousand, of those that are over the
+// last. What is asked for and what comes by itself are joined by sequence, so the newest state wins.
 
 import { get } from "./rest.js";
 
 const OPEN = new Set(["open", "partially_filled", "pending"]);
-const OPEN_MAX = 500;
+/** As many as one page of the API has. */
+export const OPEN_MAX = 1_000;
 const OVER_MAX = 100;
 
 export function isOpen(order) {
@@ -15,6 +16,7 @@ export class OwnOrders {
   #orders = new Map();
   #came = new Map(); // since the last `load` began
   #loads = 0;
+  #hasMore = false;
 
   /** `changed` is called when anything is different. */
   constructor(changed) {
@@ -33,6 +35,7 @@ export class OwnOrders {
     const failed = results.find(({ status }) => status === "rejected");
     const found = results.flatMap(({ value }) => value?.orders ?? []);
     if (!failed) this.#orders = new Map();
+    this.#hasMore = results.slice(0, OPEN.size).some(({ value }) => Boolean(value?.next_cursor));
     for (const order of [...found, ...this.#came.values()]) this.#merge(this.#orders, order);
     this.#drop();
     this.changed();
@@ -50,7 +53,13 @@ export class OwnOrders {
   forget() {
     this.#loads += 1;
     this.#orders = new Map();
+    this.#hasMore = false;
     this.changed();
+  }
+
+  /** Whether there are open orders besides those that are known here. */
+  hasMore() {
+    return this.#hasMore;
   }
 
   open() {

@@ -43,6 +43,10 @@ const REASONS = {
   self_trade_prevented: "it met an order of your own",
 };
 
+export function statusInWords(status) {
+  return status === "pending" ? "Waits for its stop" : words(status);
+}
+
 export function reasonInWords(reason) {
   return reason ? (REASONS[reason] ?? words(reason).toLowerCase()) : "";
 }
@@ -50,6 +54,7 @@ export function reasonInWords(reason) {
 /** One sentence for whatever went wrong. */
 export function headline(error) {
   if (error instanceof NoAnswer) {
+    if (error.isQuestion) return "The venue does not answer.";
     return "No answer came, so it is not known what happened. Send it again: it cannot happen twice.";
   }
   if (!(error instanceof Refused)) throw error;

@@ -12,27 +12,39 @@ export class Refused extends Error {
   }
 }
 
-/** No answer, or none that can be read. */
-export class NoAnswer extends Error {}
+/** No answer, or none that can be read. `isQuestion`: nothing was to be changed. */
+export class NoAnswer extends Error {
+  constructor(method, cause) {
+    super("no answer came", { cause });
+    this.isQuestion = method === "GET";
+  }
+}
 
-/** The document of a call that succeeded. */
-export async function call(method, path, body, headers = {}) {
+/** What came of a call that succeeded: its document, and whether that is the answer to an equal call
+ * before it, so that nothing happened again. */
+export async function exchange(method, path, body, headers = {}) {
   let response;
   let document;
   try {
-    response = await fetch(path, {
-      method,
-      headers: body === undefined ? headers : { "Content-Type": "application/json", ...headers },
-      body: body === undefined ? undefined : JSON.stringify(body),
-      cache: "no-store",
-      signal: AbortSignal.timeout(TIMEOUT_MS),
-    });
+    response = await fetch(path, request(method, body, headers));
     document = await response.json();
   } catch (error) {
-    throw new NoAnswer("no answer came", { cause: error });
+    throw new NoAnswer(method, error);
   }
   if (!response.ok) throw new Refused(document);
-  return document;
+  return { document, isReplayed: response.headers.get("Idempotent-Replayed") === "true" };
+}
+
+function request(method, body, headers) {
+  const signal = AbortSignal.timeout(TIMEOUT_MS);
+  if (body === undefined) return { method, headers, cache: "no-store", signal };
+  const typed = { "Content-Type": "application/json", ...headers };
+  return { method, headers: typed, body: JSON.stringify(body), cache: "no-store", signal };
+}
+
+/** The document of a call that succeeded. */
+export async function call(method, path, body) {
+  return (await exchange(method, path, body)).document;
 }
 
 /** GET with a query; what is undefined is left out. */

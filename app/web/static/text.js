@@ -1,5 +1,6 @@
 // How numbers, times and elements are written. Text only; nothing here computes with money.
 
+const ROUGH_DIGITS = 6;
 const THOUSANDS = /\B(?=(\d{3})+(?!\d))/g;
 
 /** A plain decimal with its thousands apart: 64,990.00. */
@@ -12,6 +13,14 @@ export function grouped(decimal) {
 /** A plain decimal without the zeros that end its fraction. */
 export function trimmed(decimal) {
   return decimal.includes(".") ? decimal.replace(/\.?0+$/, "") : decimal;
+}
+
+/** A sum for the eye: cut to so many digits that count, but never within its whole part. */
+export function roughly(decimal) {
+  const [whole, fraction = ""] = trimmed(decimal) === "0" ? ["0"] : decimal.split(".");
+  const zeros = whole === "0" ? /^0*/.exec(fraction)[0].length : -whole.length;
+  const places = Math.max(0, ROUGH_DIGITS + zeros);
+  return grouped(places > 0 && fraction ? `${whole}.${fraction.slice(0, places)}` : whole);
 }
 
 /** A decimal as two parts: what counts, and the zeros at its end, which are shown dimmer. */

@@ -3,7 +3,7 @@
 import { toText } from "./decimal.js";
 import { TIMES_IN_FORCE, complaints, fieldsOf, orderBody, timesInForce } from "./order_rules.js";
 import { fieldComplaints, headline } from "./refusals.js";
-import { call, newIdempotencyKey } from "./rest.js";
+import { exchange, newIdempotencyKey } from "./rest.js";
 import { byId, element, grouped, setText, trimmed } from "./text.js";
 
 const STEPPED = { price: "price", stop_price: "price", quantity: "quantity" };
@@ -26,7 +26,8 @@ export class Ticket {
   #wantedTime = ""; // in force; a type that cannot have it does not change the wish
   #pending = new Map(); // text -> key of orders of which it is not known what became of them
 
-  /** `session` tells {symbol, client}; `placed` is called with the answer of an accepted order. */
+  /** `session` tells {symbol, client}; `placed` is called with the answer of an accepted order, and
+   * whether it was placed by an earlier attempt. */
   constructor(session, placed) {
     this.session = session;
     this.placed = placed;
@@ -182,6 +183,8 @@ export class Ticket {
 
   async #submit() {
     if (this.#form.ariaBusy === "true") return;
+    if (!this.#instrument)
+      return this.#refuse("No market is open yet. Nothing was sent.", new Map());
     const entered = this.#entered();
     const fields = this.#fields(entered);
     const found = complaints(entered, fields, this.#instrument);
@@ -195,10 +198,11 @@ export class Ticket {
     const key = this.#key(text);
     this.#busy(true);
     try {
-      const answer = await call("POST", "/orders", JSON.parse(text), { "Idempotency-Key": key });
+      const headers = { "Idempotency-Key": key };
+      const answer = await exchange("POST", "/orders", JSON.parse(text), headers);
       this.#pending.delete(text);
       this.#alert.hidden = true;
-      this.placed(answer);
+      this.placed(answer.document, answer.isReplayed);
     } catch (error) {
       if (isDefinite(error)) this.#pending.delete(text);
       const found = fieldComplaints(error);
