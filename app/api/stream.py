@@ -14,6 +14,7 @@ from flask.blueprints import BlueprintSetupState
 from flask_sock import Sock
 from msgspec import Meta
 from werkzeug.exceptions import BadRequest
+from werkzeug.routing import WebsocketMismatch
 from wsproto.utilities import RemoteProtocolError
 
 from app.api.bodies import Changes
@@ -393,6 +394,7 @@ def stream_blueprint(hub: Hub, commands: Commands, market_of: MarketOf) -> Bluep
 
 def _configure(state: BlueprintSetupState) -> None:
     state.app.config.setdefault("SOCK_SERVER_OPTIONS", {"max_message_size": MESSAGE_BYTES_MAX})
+    state.app.register_error_handler(WebsocketMismatch, _mismatch)
 
 
 def _prepare_handshake() -> None:
@@ -407,6 +409,15 @@ def _prepare_handshake() -> None:
     if agreed is not None:
         environ[_EXTENSIONS] = agreed
     g.subscriber.compressed = agreed is not None
+
+
+def _mismatch(_: Exception) -> Response:
+    """A request without an upgrade for a route that needs one, or the other way round; in routing's
+    own words the server could not understand it."""
+    detail = f"{request.path} is no WebSocket"
+    if request.path in ROUTES:
+        detail = f"{request.path} is a WebSocket, for clients that ask for an upgrade (RFC 6455)"
+    return current_app.make_response(current_app.handle_user_exception(BadRequest(detail)))
 
 
 def _bad_handshake(reason: Exception) -> Response:

@@ -28,9 +28,10 @@ from app.persistence.snapshots import Snapshot, load, snapshots_of
 from app.persistence.stored_events import EventMissing, event_chunks
 from app.persistence.verifying import ledger, streams
 from app.persistence.verifying.books import BookComparison
-from app.persistence.verifying.findings import Findings, Report
+from app.persistence.verifying.findings import Breach, Findings, Report
 from app.persistence.verifying.following import Follower, Moved
 from app.persistence.verifying.idempotency import IdempotencyCheck
+from app.persistence.verifying.settlements import check_settlements
 
 HALTING_FIELDS: Final = ("suspended", "fenced")
 LISTING_TIMEOUT_S: Final = 2.0
@@ -52,8 +53,8 @@ def verify(
     full: bool,
     symbols: Collection[str] = (),
 ) -> Report:
-    """Audit these instruments, or all; `full` from the first event on, not from the newest
-    snapshot.
+    """Audit these instruments, or all and the settlements; `full` from the first event on, not from
+    the newest snapshot.
 
     Raises:
         UnknownSymbol.
@@ -76,12 +77,20 @@ def verify(
             for symbol, instrument in known.items()
             if symbol in chosen
         ]
+        breaches = [] if symbols else _check_settlements(connection)
     for symbol in listed:
         if symbol in chosen and symbol not in known:
             findings = Findings(symbol)
             findings.breach("listing", "Redis lists it, Postgres does not know it")
             found.append(findings)
-    return Report(found)
+    return Report(found, breaches)
+
+
+def _check_settlements(connection: Connection) -> list[Breach]:
+    """All at one moment."""
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        return check_settlements(connection)
 
 
 def _instruments(connection: Connection) -> dict[str, Instrument]:

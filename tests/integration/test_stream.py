@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -874,6 +875,16 @@ def test_a_handshake_is_taken_or_refused_never_a_fault(
 ) -> None:
     """What is wrong is a 400; extensions that make no sense are not agreed on."""
     assert shake_hands(server, HANDSHAKE | {header: value}) == status
+    until(lambda: server.connections() == 0)
+
+
+def test_a_request_without_an_upgrade_is_told_why_it_is_refused(server: Server) -> None:
+    host, port = server.address
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"http://{host}:{port}/ws", timeout=LIMIT_S)
+    assert refused.value.code == 400
+    told = msgspec.json.decode(refused.value.read())
+    assert (told["code"], told["detail"].partition(",")[0]) == ("bad_request", "/ws is a WebSocket")
     until(lambda: server.connections() == 0)
 
 

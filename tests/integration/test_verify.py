@@ -17,12 +17,15 @@ from typing import Any
 
 import pytest
 
+from app.clearing import settlement
+from app.clearing.settlement import Wanted
 from app.engine.inspection import Elements, Inspector, Marks
 from app.persistence.audit_connections import connect
 from app.persistence.book_history import take_snapshot
 from app.persistence.event_store import Connection, stored_events
 from app.persistence.verify import verify
 from app.persistence.verifying.findings import CODES, Report
+from app.persistence.verifying.settlements import check_settlements
 from tests import tapes
 from tests.differential import COMMANDS_AT_ONCE, PipelinedVenue
 from tests.flow import Crowd
@@ -522,8 +525,8 @@ def swap_two_keys(d: Damaged) -> None:
 
 
 def alter_a_payload(d: Damaged) -> None:
-    number, _, seconds = d.field("idempotency:0", "olga|key-2").split("|")
-    d.set_field("idempotency:0", "olga|key-2", f"{number}|beef|{seconds}")
+    number, _, time_us = d.field("idempotency:0", "olga|key-2").split("|")
+    d.set_field("idempotency:0", "olga|key-2", f"{number}|beef|{time_us}")
 
 
 def announce_a_halt(d: Damaged) -> None:
@@ -654,8 +657,150 @@ def test_damage_is_named(traded: tuple[System, str], kind: str) -> None:
 
 
 def test_every_kind_of_breach_is_provoked() -> None:
-    """But for a book that goes away in the middle of an audit."""
-    assert {code for code, _, _ in DAMAGE.values()} == CODES.keys() - {"moved"}
+    """But for a book that goes away in the middle of an audit. Settlements: see below."""
+    assert {code for code, _, _ in DAMAGE.values()} == CODES.keys() - {"moved", "settlements"}
+
+
+# Settlements
+
+EVERY_EVENT = """
+    UPDATE stream_positions AS p SET sequence = (
+        SELECT count(*) FROM events AS e WHERE e.instrument = p.instrument
+    )
+"""
+
+
+@contextmanager
+def settled_early(system: System) -> Iterator[Connection]:
+    """A run of the first half of all events, and the positions as they are; all of it within a
+    transaction that is never committed.
+    """
+    with (
+        settlement.connect(system._stores().database_url) as connection,
+        connection.transaction(force_rollback=True),
+    ):
+        connection.execute("UPDATE stream_positions SET sequence = sequence / 2")
+        settlement.settle(connection, Wanted("early", None))
+        connection.execute(EVERY_EVENT)
+        yield connection
+
+
+@pytest.mark.slow
+def test_a_settlement_under_way_is_no_breach(traded: tuple[System, str]) -> None:
+    with settled_early(traded[0]) as connection:
+        assert check_settlements(connection) == []
+        settled = settlement.settle(connection, Wanted("late", None), lambda: False, 9)
+        assert not settled.is_done
+        ((netted,),) = connection.execute(
+            "SELECT sum(trades) FROM settlement_ranges WHERE run_id = 'late'"
+        )
+        assert netted > 0
+        assert check_settlements(connection) == []
+
+
+LATE = "WHERE run_id = 'late' AND instrument = SYMBOL"
+LATE_DOLLARS = "run_id = 'late' AND asset = 'USD' AND client_id <> ''"
+FIRST_CLIENT = f"(SELECT min(client_id) FROM settlement_obligations WHERE {LATE_DOLLARS})"
+LAST_CLIENT = f"(SELECT max(client_id) FROM settlement_obligations WHERE {LATE_DOLLARS})"
+# What the line says, and what damages settlements that are done.
+IN_SETTLEMENTS = {
+    "a gap": (
+        r"late is of \S+ after \d+ up to \d+, the run before it ended at \d+",
+        f"UPDATE settlement_ranges SET after_sequence = after_sequence + 1 {LATE}",
+    ),
+    "an overlap": (
+        "late is of .* the run before it ended at",
+        f"UPDATE settlement_ranges SET after_sequence = after_sequence - 1 {LATE}",
+    ),
+    "a lost beginning": (
+        "late is of .* the run before it ended at 0",
+        "DELETE FROM settlement_ranges WHERE run_id = 'early' AND instrument = SYMBOL",
+    ),
+    "an end to come": (
+        "late is of .* the position is",
+        f"UPDATE settlement_ranges SET up_to_sequence = up_to_sequence + 1 {LATE}",
+    ),
+    "a wrong count": (
+        r"late is done, of \S+ with \d+ trades .* \(1 in all\)",
+        f"UPDATE settlement_ranges SET trades = trades + 1 {LATE}",
+    ),
+    "an early end": (
+        r"late is done, of \S+ with 0 trades .* there are 0 up to",
+        f"UPDATE settlement_ranges SET netted_sequence = after_sequence, trades = 0 {LATE}",
+    ),
+    "a sum": (
+        r"late \S+ USD is not what the trades make \(1 in all\)",
+        (
+            "UPDATE settlement_obligations SET delivered = delivered + 1"
+            f" WHERE {LATE_DOLLARS} AND client_id = {FIRST_CLIENT}"
+        ),
+    ),
+    "a sum moved to somebody else": (
+        r"late \S+ USD is not what the trades make \(2 in all\)",
+        (
+            "UPDATE settlement_obligations SET fees = fees"
+            f" + CASE client_id WHEN {FIRST_CLIENT} THEN 1 ELSE -1 END"
+            f" WHERE {LATE_DOLLARS} AND client_id IN ({FIRST_CLIENT}, {LAST_CLIENT})"
+        ),
+    ),
+    "the venue's fees": (
+        "late the venue USD is not",
+        (
+            "UPDATE settlement_obligations SET fees = fees - 1"
+            " WHERE run_id = 'late' AND client_id = '' AND asset = 'USD'"
+        ),
+    ),
+    "a missing obligation": (
+        r"late \S+ USD is not what the trades make \(1 in all\)",
+        (f"DELETE FROM settlement_obligations WHERE {LATE_DOLLARS} AND client_id = {FIRST_CLIENT}"),
+    ),
+    "an obligation too many": (
+        "late eve USD is not",
+        "INSERT INTO settlement_obligations VALUES ('late', 'eve', 'USD', 0, 0, 0)",
+    ),
+    "a deleted trade": (
+        "early is done, .* trades up to",
+        f"DELETE FROM trades {FIRST_TRADE}",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", IN_SETTLEMENTS)
+def test_damage_to_settlements_is_named(traded: tuple[System, str], kind: str) -> None:
+    system, symbol = traded
+    says, statement = IN_SETTLEMENTS[kind]
+    with settled_early(system) as connection:
+        settlement.settle(connection, Wanted("late", None))
+        assert check_settlements(connection) == []
+        # Without the triggers that see to it that nobody does such things.
+        connection.execute("SET LOCAL session_replication_role = replica")
+        filled = statement.replace("SYMBOL", f"'{symbol}'")
+        assert connection.execute(filled).rowcount > 0
+        found = check_settlements(connection)
+    assert {breach.code for breach in found} == {"settlements"}
+    assert any(re.search(says, breach.detail) for breach in found), found
+
+
+@pytest.mark.slow
+def test_settlements_are_audited_with_everything(traded: tuple[System, str]) -> None:
+    """But not where only one instrument is asked for."""
+    system, symbol = traded
+    with system.postgres() as connection:
+        connection.execute("INSERT INTO settlements (run_id) VALUES ('odd')")
+        connection.execute(
+            "INSERT INTO settlement_obligations VALUES ('odd', 'eve', 'USD', 1, 0, 0)"
+        )
+    try:
+        report = audited(system)
+        assert audited(system, symbol).breaches_total == 0
+    finally:
+        with system.postgres() as connection:
+            connection.execute("DELETE FROM settlement_obligations WHERE run_id = 'odd'")
+            connection.execute("DELETE FROM settlements WHERE run_id = 'odd'")
+    line = "all BREACH settlements: odd eve USD is not what the trades make (1 in all)"
+    assert line in told(report).splitlines()
+    assert report.breaches_total == 1
 
 
 @pytest.mark.slow

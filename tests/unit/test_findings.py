@@ -2,7 +2,7 @@
 
 import json
 
-from app.persistence.verifying.findings import BREACHES_KEPT, Findings, Report
+from app.persistence.verifying.findings import BREACHES_KEPT, Breach, Findings, Report
 
 
 def findings(breaches: int) -> Findings:
@@ -32,9 +32,16 @@ def test_breaches_beyond_the_limit_are_counted() -> None:
     assert verdict == f"verified 1 instruments, 7 events: {BREACHES_KEPT + 7} BREACHES"
 
 
+def test_a_breach_of_no_single_instrument_counts_too() -> None:
+    _, line, verdict = Report([findings(0)], [Breach("settlements", "odd")]).lines()
+    assert line == "all BREACH settlements: odd"
+    assert verdict == "verified 1 instruments, 7 events: 1 BREACHES"
+
+
 def test_machines_are_told_the_same() -> None:
-    document = json.loads(Report([findings(1)]).json())
-    assert document["breaches_total"] == 1
+    document = json.loads(Report([findings(1)], [Breach("settlements", "odd")]).json())
+    assert document["breaches_total"] == 2
+    assert document["breaches"] == [{"code": "settlements", "detail": "odd"}]
     (book,) = document["instruments"]
     assert book["breaches"] == [{"code": "book", "detail": "thing 0"}]
     assert (book["sequence"], book["position"], book["orders"]) == (7, 5, 2)

@@ -34,6 +34,7 @@ CODES: Final = {
     "positions": "the table positions is not what the trades say",
     "candles": "the table candles is not what the trades say",
     "conservation": "what was bought is not what was sold",
+    "settlements": "settlements are not what the trades say, or not all of them",
 }
 
 
@@ -71,24 +72,28 @@ class Findings(msgspec.Struct):
 
 
 class Report(msgspec.Struct):
-    """Of all instruments."""
+    """Of all instruments. `breaches` are those of no single one."""
 
     instruments: list[Findings]
+    breaches: list[Breach] = []
 
     @property
     def breaches_total(self) -> int:
         """0: everything is as it must be."""
-        return sum(findings.breaches_total for findings in self.instruments)
+        of_instruments = sum(findings.breaches_total for findings in self.instruments)
+        return of_instruments + len(self.breaches)
 
     def lines(self) -> Iterator[str]:
         """For a person."""
         for findings in self.instruments:
             yield from findings.lines()
+        for breach in self.breaches:
+            yield f"all BREACH {breach.code}: {breach.detail}"
         count, events = len(self.instruments), sum(one.sequence for one in self.instruments)
         verdict = f"{self.breaches_total} BREACHES" if self.breaches_total else "no breach"
         yield f"verified {count} instruments, {events} events: {verdict}"
 
     def json(self) -> str:
         """For a machine: the same in one object."""
-        document = {"breaches_total": self.breaches_total, "instruments": self.instruments}
+        document = {"breaches_total": self.breaches_total, **msgspec.structs.asdict(self)}
         return msgspec.json.encode(document).decode()

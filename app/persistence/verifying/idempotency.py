@@ -19,7 +19,7 @@ ORDERS_AT_ONCE: Final = PIECE // 2
 """Whose records are looked up together: in either generation."""
 
 
-_RECORD: Final = re.compile(r"([0-9]{1,14})\|([^|]*)\|([0-9]{1,14})")
+_RECORD: Final = re.compile(r"([0-9]{1,14})\|([^|]*)\|([0-9]{1,16})")
 
 
 class _Record(NamedTuple):
