@@ -195,7 +195,7 @@ def _settle(settings: Settings, arguments: argparse.Namespace) -> int:
 
     from app.clearing import reports, settlement  # noqa: PLC0415
 
-    run_id = arguments.run_id or settlement.new_run_id()
+    run_id = settlement.new_run_id() if arguments.run_id is None else arguments.run_id
     if not settlement.RUN_ID.fullmatch(run_id):
         return _say(ValueError(f"--run-id: {settlement.RUN_ID_RULE}"), EXIT_NOT_STARTED)
     try:

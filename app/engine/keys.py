@@ -14,7 +14,7 @@ with its book. The set of keys is fixed per instrument; none is named after an o
     {S}:owners             zset    `<client>|<number>` of each open order, score 0: lists, limits
                                    and mass cancel by client, oldest first
     {S}:client_order_ids   hash    `<client>|<client order id>` -> number, of open orders
-    {S}:idempotency:0, :1  hash    `<client>|<key>` -> `<number>|<fingerprint>|<seconds>`; two
+    {S}:idempotency:0, :1  hash    `<client>|<key>` -> `<number>|<fingerprint>|<time, µs>`; two
                                    generations: the older is dropped when the younger is a TTL old
     {S}:events             stream  one entry for each accepted command, id <sequence>-0
     {S}:buy_stops, {S}:sell_stops

@@ -581,6 +581,7 @@ class TestTheCommand:
             (("--run-id", f"wrong-id-{symbol}"), 1, f"was of {symbol}"),
             (("--instrument", "NO-USD"), 1, "no instrument NO-USD"),
             (("--run-id", "a b"), 2, "--run-id: 1 to 64 letters"),
+            (("--run-id", ""), 2, "--run-id: 1 to 64 letters"),
         ):
             said = command(system, "settle", *arguments)
             assert (said.code, said.out) == (code, "")
