@@ -149,7 +149,8 @@ def test_an_old_redis_takes_nothing_until_it_is_rebuilt(
     crowd = Crowd(api, symbol, rng, TRADERS)
     quiet = api.placed(order_body(other, limit("eve", "buy", 5, 1)))["order"]
     crowd.trade(STEPS)
-    resting = api.placed(order_body(symbol, limit("rest", "buy", 2, 1)))["order"]
+    # So much that nobody's market orders take it all.
+    resting = api.placed(order_body(symbol, limit("rest", "buy", 2, 1_000_000)))["order"]
     await_quiet(system, symbol)
     copy(system, tmp_path / "backup")
     crowd.trade(STEPS)

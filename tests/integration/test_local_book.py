@@ -91,8 +91,9 @@ class Flow:
 
 @dataclass
 class Reader:
-    """A follower, and what its book was at each sequence. It loses its connection after one in
-    `stays` of its messages, and comes back when the book has gone on for a while."""
+    """A follower, and what its book was at each sequence. It loses its connection after the first
+    of its messages and one in `stays` of the others, and comes back when the book has gone on for
+    a while."""
 
     follower: Follower
     flow: Flow
@@ -113,7 +114,7 @@ class Reader:
         if book.sequence == self.flow.last:
             self.follower.disconnect(politely=True)
             return False
-        if self.rng.randrange(self.stays) == 0:
+        if len(self.seen) == 1 or self.rng.randrange(self.stays) == 0:
             self.follower.disconnect(politely=self.rng.random() < 0.5)
             back_at = book.sequence + self.rng.randrange(AWAY_EVENTS_MAX)
             wait_for(lambda: self.flow.sequence >= back_at or self.flow.last is not None)
