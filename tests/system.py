@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -21,8 +21,8 @@ from app.embedded import ports
 from app.embedded.process import ChildProcess
 from app.embedded.stores import Stores
 from tests.free_ports import free_port, remember_free_ports
-from tests.processes import children_of, is_running, standing_still
-from tests.rest import Api, Json
+from tests.processes import children_of, is_running, stand_still, standing_still
+from tests.rest import Answer, Api, Json, volley
 from tests.waiting import wait_for
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -172,12 +172,23 @@ class System:
         with standing_still(self.pid(part)):
             yield
 
+    def ask_each_worker(self, request: bytes) -> list[Answer]:
+        """What each says to `request`, while the others stand still."""
+        workers, answers = children_of(self.pid("serve")), []
+        for worker in workers:
+            with ExitStack() as others:
+                for other in workers:
+                    if other != worker:
+                        others.enter_context(standing_still(other))
+                answers += volley(self.api.port, [request])
+        return answers
+
     @contextmanager
     def stopped_supervisor(self) -> Iterator[None]:
         """`up` starts nothing again while it stands still."""
         pid = self.up.pid
         assert pid is not None, "started"
-        os.kill(pid, signal.SIGSTOP)
+        stand_still(pid)
         try:
             yield
         finally:

@@ -24,7 +24,7 @@ from tests.rest import (
     raw_request,
     volley,
 )
-from tests.system import System
+from tests.system import WORKERS, System
 from tests.waiting import wait_for
 
 ORDER_FIELDS = {
@@ -747,7 +747,7 @@ class TestStandingStill:
         switch = {"client_id": "ann", "engaged": False, "instrument": symbol}
         item = {"op": "place"} | an_order(symbol, client_id="ann")
         # Let every worker know the instrument.
-        volley(api.port, [raw_request("GET", f"/orderbook?instrument={symbol}")] * 20)
+        system.ask_each_worker(raw_request("GET", f"/orderbook?instrument={symbol}"))
         requests = [
             raw_request("POST", "/orders", an_order(symbol), {"Idempotency-Key": "k"}),
             raw_request("DELETE", f"/orders/{placed['order_id']}"),
@@ -783,8 +783,8 @@ class TestStandingStill:
         """An order whose outcome is unknown is decided by the time that Redis wakes up."""
         api = system.api
         # Let every worker know the book, and what time it is there.
-        answers = volley(api.port, [raw_request("POST", "/orders", an_order(symbol))] * 20)
-        assert {answer.status for answer in answers} == {201}
+        answers = system.ask_each_worker(raw_request("POST", "/orders", an_order(symbol)))
+        assert [answer.status for answer in answers] == [201] * WORKERS
         with system.paused("redis"):
             answers = volley(api.port, [raw_request("POST", "/orders", an_order(symbol))] * 4)
             # However late they were sent: their callers have waited for so long by now.
@@ -795,5 +795,5 @@ class TestStandingStill:
         for answer in unknown:
             assert answer.headers["Retry-After"] == "7", "a repeat before might be a second order"
         system.settled()
-        assert system.sequences()[symbol] == 20
-        assert api.placed(an_order(symbol))["order"]["sequence"] == 21
+        assert system.sequences()[symbol] == WORKERS
+        assert api.placed(an_order(symbol))["order"]["sequence"] == WORKERS + 1
