@@ -762,6 +762,13 @@ COMMANDS = (
         "CMD-4: within the time to live",
     ),
     _lua(
+        "a key ends within the last second of its time",
+        "lib/idempotency",
+        "- used_us >= ARGV[4] * 1000000 then",
+        "- used_us >= ARGV[4] * 1000000 - 999999 then",
+        "CMD-4: within the time to live",
+    ),
+    _lua(
         "the older generation is not looked at",
         "lib/idempotency",
         "or generation ~= '0' and",
@@ -857,6 +864,13 @@ COMMANDS = (
         "lib/standing",
         "ARGV[3] ~= '' and book.redis_us",
         "ARGV[3] == '-' and book.redis_us",
+        "promise: no time-out turns into a second order",
+    ),
+    _lua(
+        "the book's clock says what is too late",
+        "lib/standing",
+        "book.redis_us > ARGV[3] then",
+        "book.now_us > ARGV[3] then",
         "promise: no time-out turns into a second order",
     ),
     Mutation(
