@@ -214,6 +214,8 @@ class Trader:
     pause_s: float = 0.0
     """After each step."""
     outcomes: list[Outcome] = field(default_factory=list)
+    repeats: int = 0
+    """How often it has asked again so far."""
     _mine: dict[int, Place] = field(default_factory=dict)  # orders that may be open, by number
     _keyed: list[tuple[float, Place]] = field(default_factory=list)  # with the time of each
     _count: int = 0
@@ -384,6 +386,7 @@ class Trader:
         may_repeat = not isinstance(request, Place) or request.idempotency_key is not None
         while not attempts or (may_repeat and time.monotonic() - sent_at < ANSWER_WITHIN_S):
             if attempts:
+                self.repeats += 1
                 time.sleep(PAUSE_S)
             attempts += 1
             last_sent_at = time.monotonic()
@@ -457,6 +460,11 @@ class Crowd:
     def untold(self) -> list[Untold]:
         """What nobody knows, or was refused for now."""
         return [outcome for outcome in self.outcomes if isinstance(outcome, Untold)]
+
+    @property
+    def repeats(self) -> int:
+        """How often one of them has asked again so far."""
+        return sum(trader.repeats for trader in self.traders)
 
     @property
     def count(self) -> int:

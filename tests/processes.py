@@ -20,6 +20,12 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for task in tasks for child in _text(task).split()]
 
 
+def stand_still(pid: int) -> None:
+    """Returns once the process does nothing more, until it gets a SIGCONT."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: _state(pid) in ("T", "Z", ""))
+
+
 @contextmanager
 def standing_still(pid: int) -> Iterator[None]:
     """Neither `pid` nor its children do anything, as on a machine that hangs; their sockets stay
@@ -40,9 +46,8 @@ def standing_still(pid: int) -> Iterator[None]:
 
 def _stop(pid: int, stopped: list[int]) -> None:
     with suppress(ProcessLookupError):  # it has just ended by itself
-        os.kill(pid, signal.SIGSTOP)
         stopped.append(pid)
-        wait_for(lambda: _state(pid) in ("T", "Z", ""))
+        stand_still(pid)
 
 
 def _state(pid: int) -> str:

@@ -20,12 +20,21 @@ def wait_for(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> 
 
 
 def fastest_s(action: Callable[[], object], limit_s: float) -> float:
-    """Seconds that `action` took; where it is beyond `limit_s` it is tried again, and the best of
-    some tries counts: what is slow by itself is slow each time, a busy machine hardly is.
-    """
-    times: list[float] = []
-    while not times or (min(times) >= limit_s and len(times) < TRIES_MAX):
+    """Seconds that `action` took; as `least`."""
+
+    def measure() -> float:
         began = time.monotonic()
         action()
-        times.append(time.monotonic() - began)
-    return min(times)
+        return time.monotonic() - began
+
+    return least(measure, limit_s)
+
+
+def least(measure: Callable[[], float], limit: float) -> float:
+    """What `measure` tells; where that is not below `limit` it is asked again, and the best of some
+    tries counts: what is slow by itself is slow each time, a busy machine hardly is.
+    """
+    told: list[float] = []
+    while not told or (min(told) >= limit and len(told) < TRIES_MAX):
+        told.append(measure())
+    return min(told)

@@ -3,6 +3,7 @@ else, everybody can use it, and its numbers are exact.
 """
 
 import random
+import time
 from collections.abc import Callable
 from decimal import Decimal
 
@@ -13,6 +14,7 @@ from app.web import assets
 from tests.browser.conftest import OpenPage
 from tests.browser.trading_page import PHONE
 from tests.rest import Api, an_order
+from tests.system import System
 
 FIRST_PAINT_S = 1.0
 AA = 4.5
@@ -82,6 +84,14 @@ NAMELESS = """
   })
   .map((node) => node.outerHTML.slice(0, 100))
 """
+
+
+@pytest.fixture
+def within_a_minute(system: System, market: str) -> None:
+    """What trades there does so in one minute: the book's clock is never earlier than an hour from
+    now, and stands still until then.
+    """
+    system.redis.hset(f"{{{market}}}:book", "time", (int(time.time()) + 3600) * 1_000_000)
 
 
 @pytest.fixture
@@ -235,7 +245,9 @@ def test_a_phone_shows_one_view_at_a_time_and_nothing_beside_it(
     expect(page.open_orders()).to_contain_text("99.00")
 
 
-def test_the_chart_shows_what_traded(open_page: OpenPage, api: Api, traded: str) -> None:
+def test_the_chart_shows_what_traded(
+    open_page: OpenPage, api: Api, within_a_minute: None, traded: str
+) -> None:
     if assets.CHART_NAME not in assets.load():
         pytest.fail("the chart library is missing: python -m app.web.chart_library")
     page = open_page(traded)

@@ -345,8 +345,8 @@ class TestPorts:
     """Which port is taken."""
 
     def test_the_usual_one_unless_it_is_taken(self, data_dir: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            usual = taken.getsockname()[1]
+        usual = free_port()
+        with socket.create_server((ports.LOOPBACK, usual)):
             other = ports.choose(usual, data_dir / "port")
             assert other != usual
             assert ports.is_free(other)
@@ -355,7 +355,7 @@ class TestPorts:
 
     def test_a_spoilt_note_is_as_none(self, data_dir: Path) -> None:
         (data_dir / "port").write_text("many")
-        assert ports.is_free(ports.choose(40_000, data_dir / "port"))
+        assert ports.is_free(ports.choose(free_port(), data_dir / "port"))
 
 
 class TestSupervised:

@@ -2,7 +2,6 @@
 callers are told when Redis goes away in the middle.
 """
 
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from app.engine.scripts import Script
 from tests.free_ports import free_port
 from tests.processes import standing_still
 from tests.scripting import script
+from tests.waiting import wait_for
 
 CALLERS = 64
 
@@ -40,7 +40,7 @@ def redis_binaries() -> list[Path]:
 
 
 KEYS = ("{x}:n",)
-HANG_TIMEOUT_S = 1.0
+HANG_TIMEOUT_S = 3.0
 """Of clients whose Redis will hang; one that works answers sooner, also on a busy machine."""
 ECHO = script("return {ARGV[1]}")
 COUNT = script("return {redis.call('INCR', KEYS[1]), ARGV[1]}")
@@ -124,11 +124,8 @@ def test_after_a_restart_the_next_command_goes_through(
     assert executor.run(Call(COUNT, KEYS, [0]))[0] == 2
 
 
-def test_without_redis_nothing_was_done_and_that_is_what_is_said(tmp_path: Path) -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    executor = PipelinedExecutor(connect_redis(f"redis://127.0.0.1:{port}/0"))
+def test_without_redis_nothing_was_done_and_that_is_what_is_said() -> None:
+    executor = PipelinedExecutor(connect_redis(f"redis://127.0.0.1:{free_port()}/0"))
     with pytest.raises(EngineUnavailable) as caught:
         executor.run(Call(ECHO, (), [1]))
     assert not isinstance(caught.value, OutcomeUnknown)
@@ -167,7 +164,11 @@ def test_while_redis_hangs_only_what_was_sent_is_in_doubt(server: EmbeddedRedis)
     executor = PipelinedExecutor(connect_redis(server.url, timeout_s=HANG_TIMEOUT_S))
     executor.run(Call(COUNT, KEYS, [0]))
     with hanging(server), ThreadPoolExecutor(CALLERS) as pool:
-        futures = [pool.submit(executor.run, Call(COUNT, KEYS, [n])) for n in range(CALLERS)]
+        futures = [pool.submit(executor.run, Call(COUNT, KEYS, [0]))]
+        # It is on its way, and so none of the others goes with it.
+        wait_for(lambda: executor._led and not executor._waiting)
+        others = range(1, CALLERS)
+        futures += [pool.submit(executor.run, Call(COUNT, KEYS, [n])) for n in others]
         errors = [future.exception() for future in futures]
     in_doubt = sum(isinstance(error, OutcomeUnknown) for error in errors)
     assert all(isinstance(error, EngineUnavailable) for error in errors)
@@ -356,11 +357,8 @@ def test_more_calls_than_may_wait_are_refused_and_none_of_them_is_done(
     assert executor.run_all(counts(10)) == [[n + 1, b"%d" % n] for n in range(10)]
 
 
-def test_without_redis_nothing_of_many_calls_was_done(tmp_path: Path) -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    executor = PipelinedExecutor(connect_redis(f"redis://127.0.0.1:{port}/0"))
+def test_without_redis_nothing_of_many_calls_was_done() -> None:
+    executor = PipelinedExecutor(connect_redis(f"redis://127.0.0.1:{free_port()}/0"))
     replies = executor.run_all(counts(3))
     assert [type(reply) for reply in replies] == [EngineUnavailable] * 3
 

@@ -16,6 +16,7 @@ import pytest
 
 from app.persistence.verify import verify
 from tests.commands import limit
+from tests.free_ports import free_port
 from tests.integration.test_readme import answers_as_printed, steps_of
 from tests.rest import order_body
 from tests.system import ROOT, System, running_system
@@ -29,9 +30,8 @@ EVENTS: Final = f"{{{SYMBOL}}}:events"
 PLACE_IN_THE_PAGE: Final = 5
 """Of the foreign entry; that of the book is one less."""
 PLACE: Final = re.compile(r'("sequence":|sequence |\b)([45])(,|-0\b| digest)')
-COMMAND_TIMEOUT_S: Final = 30.0
-SOON_S: Final = 15.0
-"""In which things mend themselves: a restart may wait 5 s, and so may a second look at a halt."""
+COMMAND_TIMEOUT_S: Final = 120.0
+"""Of a line, which may start both stores."""
 LOOKS: Final = ("curl ", "$HISTORY ", "$BOOKS INFO ", "$BOOKS HMGET ")
 """Lines that a person repeats until they answer as they should."""
 ASSIGNMENT: Final = re.compile(r'(?:export )?[A-Z]+=(?:\S+|"[^"]*"|\$\(.*\))')
@@ -79,6 +79,7 @@ class Terminal:
 
     def __init__(self, system: System) -> None:
         self._port = system.api.port
+        self._other_port = free_port()
         self._set = [f"export DATA_DIR={system.data_dir}"]
         self._environ = {"PATH": _path_with_programs(system)}
 
@@ -88,7 +89,7 @@ class Terminal:
             self._set += [] if "$PWD" in command else [command]
             return ""
         here = command.replace("localhost:3000", f"localhost:{self._port}")
-        here = here.replace("PORT=3001", f"PORT={self._port + 1}")
+        here = here.replace("PORT=3001", f"PORT={self._other_port}")
         return subprocess.run(
             ["bash", "-c", "\n".join([*self._set, here])],
             cwd=ROOT,
@@ -120,7 +121,7 @@ def _paste_until(run: Callable[[], str], printed: str, told: list[str]) -> None:
         return answers_as_printed(told[-1], printed)
 
     try:
-        wait_for(is_told, SOON_S)
+        wait_for(is_told)
     except AssertionError:
         return  # whoever asked compares, and says which line it was
 
@@ -285,12 +286,12 @@ def changed_position(system: System) -> Iterator[None]:
 
 @contextmanager
 def answers_held_back(system: System) -> Iterator[None]:
-    """Longer than a command waits for its answer, not as long as it may be begun."""
+    """So long that the first order waits in vain for its answer, and its repeat does not."""
     system.redis.client_pause(PAUSE_MS, all=False)
     yield
 
 
-PAUSE_MS: Final = 7_000
+PAUSE_MS: Final = 8_000
 
 
 def hangs(part: str) -> Provoke:

@@ -21,6 +21,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -309,15 +310,17 @@ class Servers:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    servers = Servers(tmp_path_factory.mktemp("persister"))
-    try:
-        servers.start(servers.redis, servers.postgres)
-        migrations.migrate(servers.postgres.url)
-        yield servers
-    finally:
-        servers.postgres.stop()
-        servers.redis.stop()
+def running() -> Iterator[Servers]:
+    # Not pytest's folders: each new session of pytest closes them to other users, and to Postgres.
+    with TemporaryDirectory(prefix="crossbook-", ignore_cleanup_errors=True) as folder:
+        servers = Servers(Path(folder))
+        try:
+            servers.start(servers.redis, servers.postgres)
+            migrations.migrate(servers.postgres.url)
+            yield servers
+        finally:
+            servers.postgres.stop()
+            servers.redis.stop()
 
 
 @pytest.fixture
@@ -477,7 +480,7 @@ def test_what_the_scripts_write_is_written_down(
     numbers up to 2^53; positions and fees are those of the trades.
     """
     books = Books(DirectExecutor(redis.Redis.from_url(servers.redis.url)), 3600)
-    _drive(books, tape.symbol, random.Random(34))
+    _drive(books, client, tape.symbol, random.Random(34))
     raw: Any = client.xrange(tape.keys.events)
     events = [parse_event(tape.symbol, entry_id, fields) for entry_id, fields in raw]
     assert {event.type for event in events} == set(EventType)
@@ -516,7 +519,7 @@ def _charged(market: Market, events: list[Event]) -> list[tuple[Fraction, Fracti
     return charged
 
 
-def _drive(books: Books, symbol: str, dice: random.Random) -> None:
+def _drive(books: Books, client: redis.Redis, symbol: str, dice: random.Random) -> None:
     """Every kind of command, at random."""
     books.open(symbol)
     numbers = [1]
@@ -525,12 +528,13 @@ def _drive(books: Books, symbol: str, dice: random.Random) -> None:
             _command(books, symbol, dice, numbers)
     books.set_rules(symbol, Rules())
     books.set_kill_switch(symbol, "bob", engaged=False)
-    dated = {"time_in_force": "gtd", "expires_us": int((time.time() + 0.3) * 1_000_000)}
+    later_us = int(time.time() + 3600) * 1_000_000
+    dated = {"time_in_force": "gtd", "expires_us": later_us}
     books.place(
         symbol, _order(dice, 0, "limit", side="buy", price_ticks=1, client_id="bob", **dated)
     )
     books.set_timer(symbol, "alice", 1000)
-    time.sleep(0.4)  # their time has come
+    client.hset(book_keys(symbol).book, "time", later_us)  # their time has come
     books.sweep(symbol)
 
 
@@ -1511,12 +1515,12 @@ def test_batch_that_postgres_is_too_slow_for_is_written_in_pieces(
     servers: Servers, queries: Queries, tape: Tape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rule: a slow Postgres delays what is written down, and never stops it."""
-    monkeypatch.setattr(event_store, "_SESSION", ("SET statement_timeout = 200",))
+    monkeypatch.setattr(event_store, "_SESSION", ("SET statement_timeout = 1000",))
     tape.play(random.Random(36), 40)
     with servers.connect() as connection:
         connection.execute(
             "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
-            " 'BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END'"
+            " 'BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END'"
         )
         connection.execute(
             "CREATE TRIGGER slow BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION slow()"
@@ -2064,9 +2068,9 @@ def test_patience_is_for_one_answer(servers: Servers) -> None:
     came in time leaves it open.
     """
     with servers.connect() as connection:
-        connection.patience_s = 0.5
-        connection.execute("SELECT pg_sleep(0.3)")
-        connection.execute("SELECT pg_sleep(0.3)")
+        connection.patience_s = 2
+        connection.execute("SELECT pg_sleep(1.1)")
+        connection.execute("SELECT pg_sleep(1.1)")
         connection.execute("SET statement_timeout = 50")
         with pytest.raises(psycopg.errors.QueryCanceled):
             connection.execute("SELECT pg_sleep(5)")

@@ -61,8 +61,9 @@ def test_get_charts_candlesticks(system: System, order: Json) -> None:
     method, path = SEED.line("GET /charts/candlesticks").split()
     answer = send(system.api, method, path)
     assert answer.status == 200, answer
-    (*_, newest) = answer.json()["candles"]
-    assert (newest["close"], newest["trades"] > 0) == (order["price"], True)
+    # An hour may have begun since.
+    (*_, newest) = (candle for candle in answer.json()["candles"] if candle["trades"])
+    assert newest["close"] == order["price"]
     ours = system.api.found("/candles", instrument="BTC-USD", interval="1h", limit=100)
     assert answer.json() == ours
 

@@ -524,7 +524,7 @@ class TestCrashes:
         program = (
             "import sys, time; from app.clearing import settlement as s;"
             "url, run_id, symbol = sys.argv[1:]; connection = s.connect(url); take = s._take_turn;"
-            "s._take_turn = lambda it: time.sleep(0.05) or take(it);"
+            "s._take_turn = lambda it: time.sleep(0.2) or take(it);"
             "s.settle(connection, s.Wanted(run_id, symbol), trades_per_step=1)"
         )
         netted = "SELECT coalesce(max(trades), 0) FROM settlement_ranges WHERE run_id = %s"

@@ -14,7 +14,8 @@ from typing import Final
 
 import pytest
 
-from app.embedded import ports
+from tests.free_ports import free_port
+from tests.processes import children_of, is_running
 from tests.rest import Json
 from tests.system import ROOT, System, running_system
 from tests.waiting import wait_for
@@ -41,6 +42,11 @@ class Simulation:
 
     def said(self) -> str:
         return self._output.read_text()
+
+    def says_last(self, one: str, other: str) -> bool:
+        """Whether it said `one` after whatever it said of `other`."""
+        said = self.said()
+        return said.rfind(one) > said.rfind(other)
 
     def end(self, by: signal.Signals = signal.SIGINT) -> int:
         """The exit code."""
@@ -115,9 +121,17 @@ def test_a_signal_ends_it_and_its_orders_are_taken_back(
 def test_it_outlives_the_api_and_redis(system: System, tmp_path: Path) -> None:
     with simulation(system, tmp_path, "--instruments", "BTC-USD", "--rate", "200") as running:
         wait_for(lambda: "simulating on" in running.said())
-        for part, told in (("serve", "the server is back"), ("redis", "orders are taken again")):
-            system.kill(part)
-            wait_for(lambda told=told: told in running.said())  # type: ignore[misc]
+        for part, away, back in (
+            ("serve", "the server is away", "the server is back"),
+            ("redis", "no orders are taken", "orders are taken again"),
+        ):
+            processes = [system.pid(part), *children_of(system.pid(part))]
+            with system.stopped_supervisor():
+                system.kill(part)
+                # Workers answer for a moment after their master is gone.
+                wait_for(lambda gone=processes: not any(map(is_running, gone)))  # type: ignore[misc]
+                wait_for(lambda last=away, first=back: running.says_last(last, first))  # type: ignore[misc]
+            wait_for(lambda last=back, first=away: running.says_last(last, first))  # type: ignore[misc]
             before = newest_trade(system, "BTC-USD")
             wait_for(lambda before=before: newest_trade(system, "BTC-USD") > before)  # type: ignore[misc]
         assert running.end() == 0
@@ -154,7 +168,7 @@ def test_an_instrument_that_is_not_listed_is_said_in_a_line(system: System) -> N
 
 
 def test_it_can_be_stopped_while_no_server_answers(system: System, tmp_path: Path) -> None:
-    nobody = f"http://127.0.0.1:{ports.choose(29_900, tmp_path / 'port')}"
+    nobody = f"http://127.0.0.1:{free_port()}"
     with simulation(system, tmp_path, "--url", nobody) as running:
         wait_for(lambda: "does not answer yet" in running.said())
         assert running.end() == 0

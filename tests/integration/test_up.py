@@ -13,15 +13,19 @@ import tempfile
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.free_ports import free_port, remember_free_ports
 from tests.processes import is_running
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 60.0
+ANSWER_S = 20.0
+"""How long an answer may take on a busy machine."""
 PARTS = {
     "redis-server": "redis",
     "valkey-server": "redis",
@@ -58,7 +62,7 @@ class Up:
 
     def answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as response:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=ANSWER_S) as response:
                 return bool(response.status == 200)
         except OSError:
             return False
@@ -95,6 +99,7 @@ def part_of(pid: int) -> str:
 def data_dir() -> Iterator[Path]:
     """Not below pytest's tmp_path, see test_embedded.py."""
     with tempfile.TemporaryDirectory(prefix="crossbook-") as folder:
+        remember_free_ports(Path(folder))
         yield Path(folder)
 
 
@@ -112,11 +117,6 @@ def start(data_dir: Path) -> Iterator[Callable[[], Up]]:
     for up in started:
         if up.process.poll() is None:
             up.end(signal.SIGTERM)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def run_once(data_dir: Path, port: int, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -166,7 +166,8 @@ def test_kill_9_of_everything_at_once_is_no_obstacle_to_the_next_start(
     up = start()
     pids = up.parts().values()
     for pid in (up.process.pid, *pids):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has just ended with `up`
+            os.kill(pid, signal.SIGKILL)
     up.process.wait()
     assert start().answers()
 

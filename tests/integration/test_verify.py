@@ -32,6 +32,7 @@ from tests.flow import Crowd
 from tests.reference import START_US
 from tests.rest import Json
 from tests.system import ROOT, System, running_system
+from tests.waiting import wait_for
 
 COMMANDS = 1_500
 TTL_S = 86_400
@@ -175,6 +176,7 @@ def test_traders_who_trade_meanwhile_are_no_breach(
     sequences = []
     with crowd.trading():
         while crowd.count < ENOUGH_COMMANDS or len(sequences) < AUDITS:
+            wait_for(lambda: system.sequences()[symbol] > max(sequences, default=0))
             report = audited(system, full=len(sequences) % 2 == 1)
             assert report.breaches_total == 0, told(report)
             (ours,) = (each for each in report.instruments if each.instrument == symbol)

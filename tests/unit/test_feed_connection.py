@@ -191,7 +191,7 @@ def test_reading_stops_while_messages_wait() -> None:
 
 def test_a_silent_peer_is_found_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two pings without any sign of life end the connection; a peer that answers stays."""
-    monkeypatch.setattr(connection_module, "PING_S", 0.1)
+    monkeypatch.setattr(connection_module, "PING_S", 0.5)
     dead, alive = Line(), Line()
     answered = 0
     while answered < 5 or not dead.is_over:

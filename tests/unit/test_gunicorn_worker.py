@@ -2,6 +2,7 @@
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from app import gunicorn_worker
 from app.gunicorn_worker import Waiting, WholeResponse
@@ -38,12 +39,15 @@ def test_a_connection_that_only_waits_is_ended_quietly(
     gevent.sleep(0.01)
     assert len(among) == 1
     end_idle(among)
-    connection.join(1)
+    connection.join(LONG_S)
     assert told == ["goes on"], "without a request, as after the keep-alive time"
     assert not among
 
 
-def test_one_that_has_just_begun_to_wait_is_left(among: set[Waiting]) -> None:
+def test_one_that_has_just_begun_to_wait_is_left(
+    among: set[Waiting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gunicorn_worker, "IDLE_S", LONG_S)
     told: list[str] = []
     connection = gevent.spawn(waits, among, told)
     gevent.sleep(0.01)
@@ -59,19 +63,24 @@ def test_one_that_is_answering_is_left_although_it_was_to_be_ended(
     """The request came between the look and the end."""
     monkeypatch.setattr(gunicorn_worker, "IDLE_S", 0.0)
     told: list[str] = []
+    has_begun, comes, answers_now, goes_on = (Event() for _ in range(4))
 
     def answers() -> None:
         with Waiting(LONG_S, among):
-            gevent.sleep(0.02)
-        gevent.sleep(0.05)
+            has_begun.set()
+            comes.wait()
+        answers_now.set()
+        goes_on.wait()
         told.append("answered")
 
     connection = gevent.spawn(answers)
-    gevent.sleep(0.01)
+    has_begun.wait()
     (waiting,) = among
-    gevent.sleep(0.03)
+    comes.set()
+    answers_now.wait()
     waiting.end_if_idle()
-    connection.join(1)
+    goes_on.set()
+    connection.join(LONG_S)
     assert told == ["answered"]
     assert connection.successful()
 

@@ -314,8 +314,8 @@ class TestLateness:
         process = Told(client)
         process.books.open(SYMBOL)
         assert process.books.place(SYMBOL, order()).sequence == 1
-        now_us = time.time() * 1_000_000
-        assert 0 < int(process.books.floors.clock.latest()) - now_us <= floors.LATE_AFTER_US
+        latest_us = int(process.books.floors.clock.latest())
+        assert 0 < latest_us - time.time() * 1_000_000 <= floors.LATE_AFTER_US
 
 
 class TestFencing:
