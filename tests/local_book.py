@@ -138,7 +138,7 @@ class Follower:
         while True:
             with suppress(WebSocketException, OSError):
                 if self._socket is None:
-                    self._connect()
+                    self.connect()
                 if self.book.take(self._receive()) and not seen(self.book):
                     return
 
@@ -153,7 +153,8 @@ class Follower:
                 self._socket.shutdown()
         self._socket = None
 
-    def _connect(self) -> None:
+    def connect(self) -> None:
+        """By a new connection from here on; `follow` sees to it by itself."""
         self.connections += 1
         self._socket = websocket.create_connection(f"ws://{HOST}:{self._port}/ws", TIMEOUT_S)
         wanted: dict[str, Any] = {"op": "subscribe", "channels": ["book"], **self._options}

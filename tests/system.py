@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 import redis
@@ -24,6 +24,8 @@ from tests.free_ports import free_port, remember_free_ports
 from tests.processes import children_of, is_running, stand_still, standing_still
 from tests.rest import Answer, Api, Json, volley
 from tests.waiting import wait_for
+
+T = TypeVar("T")
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 WORKERS: Final = 2
@@ -173,15 +175,19 @@ class System:
             yield
 
     def ask_each_worker(self, request: bytes) -> list[Answer]:
-        """What each says to `request`, while the others stand still."""
-        workers, answers = children_of(self.pid("serve")), []
+        """What each says to `request`."""
+        return self.by_each_worker(lambda: volley(self.api.port, [request])[0])
+
+    def by_each_worker(self, act: Callable[[], T]) -> list[T]:
+        """What `act` returns, once for each worker, while the others stand still."""
+        workers, results = children_of(self.pid("serve")), []
         for worker in workers:
             with ExitStack() as others:
                 for other in workers:
                     if other != worker:
                         others.enter_context(standing_still(other))
-                answers += volley(self.api.port, [request])
-        return answers
+                results.append(act())
+        return results
 
     @contextmanager
     def stopped_supervisor(self) -> Iterator[None]:

@@ -330,7 +330,8 @@ class TestPersister:
         """
         crowd.trade(steps=20)
         symbol = crowd.symbol
-        await_quiet(system, symbol)  # or something due would come before or after the order
+        for each in system.sequences():  # or something due would come before or after the order
+            await_quiet(system, each)
         with system.postgres() as connection:
             connection.execute("LOCK TABLE stream_positions IN SHARE MODE")
             over = system.api.placed(order_body(symbol, market("eve", "buy", 1)))["order"]
