@@ -243,6 +243,8 @@ class Books:
                 for index, (call, reply) in enumerate(zip(calls, replies, strict=True))
                 if not isinstance(reply, Exception) and self._is_to_be_repeated(call, reply)
             ]
+            if not again:
+                break
             repeated = self._executor.run_all([calls[index] for index in again])
             for index, reply in zip(again, repeated, strict=True):
                 replies[index] = reply
