@@ -30,8 +30,9 @@ EVENTS: Final = f"{{{SYMBOL}}}:events"
 PLACE_IN_THE_PAGE: Final = 5
 """Of the foreign entry; that of the book is one less."""
 PLACE: Final = re.compile(r'("sequence":|sequence |\b)([45])(,|-0\b| digest)')
-COMMAND_TIMEOUT_S: Final = 120.0
-"""Of a line, which may start both stores."""
+COMMAND_TIMEOUT_S: Final = 30.0
+SOON_S: Final = 15.0
+"""In which things mend themselves: a restart may wait 5 s, and so may a second look at a halt."""
 LOOKS: Final = ("curl ", "$HISTORY ", "$BOOKS INFO ", "$BOOKS HMGET ")
 """Lines that a person repeats until they answer as they should."""
 ASSIGNMENT: Final = re.compile(r'(?:export )?[A-Z]+=(?:\S+|"[^"]*"|\$\(.*\))')
@@ -121,7 +122,7 @@ def _paste_until(run: Callable[[], str], printed: str, told: list[str]) -> None:
         return answers_as_printed(told[-1], printed)
 
     try:
-        wait_for(is_told)
+        wait_for(is_told, SOON_S)
     except AssertionError:
         return  # whoever asked compares, and says which line it was
 
